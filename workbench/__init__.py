@@ -1,0 +1,1 @@
+"""A workbench for network-aware federated neural architecture search."""
