@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import partition
-from workbench.tiers import PAPER_TIERS, Tier
+from workbench.tiers import PAPER_TIERS, Tier, draw_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,11 +134,9 @@ class Fleet:
         if tier is not None:
             drawn_tier = np.asarray(tier, dtype=np.int64)
             _check_shape("tier", drawn_tier, clients)
-            if drawn_tier.size and not (
-                0 <= drawn_tier.min() and drawn_tier.max() < len(tiers)
-            ):
+            if drawn_tier.size and not (0 <= drawn_tier.min() and drawn_tier.max() < len(tiers)):
                 raise ValueError(f"tier must lie in 0..{len(tiers) - 1}, got {drawn_tier.tolist()}")
-            drawn_rate = _draw_rates(drawn_tier, tuple(tiers), np.random.default_rng([seed, 1]))
+            drawn_rate = draw_rates(drawn_tier, tuple(tiers), np.random.default_rng([seed, 1]))
         if rate_bps is not None:
             drawn_rate = _checked_rates(rate_bps, clients)
         return cls(
@@ -275,19 +273,7 @@ def _draw_links(
     tier = generator.permutation(
         np.concatenate([np.repeat(np.arange(len(tiers), dtype=np.int64), even), extra])
     )
-    return tier, _draw_rates(tier, tiers, np.random.default_rng([seed, 1]))
-
-
-def _draw_rates(
-    tier: NDArray[np.int64], tiers: tuple[Tier, ...], generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw a rate for each client from its tier: one uniform number a client, in row order."""
-    uniform = generator.random(len(tier))
-    rates = [candidate.rates_bps for candidate in tiers]
-    return np.array(
-        [rates[row][int(u * len(rates[row]))] for row, u in zip(tier, uniform, strict=True)],
-        dtype=np.float64,
-    )
+    return tier, draw_rates(tier, tiers, np.random.default_rng([seed, 1]))
 
 
 def _checked_counts(label_counts: ArrayLike) -> NDArray[np.int64]:

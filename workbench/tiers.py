@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 TierClass = Literal["low", "medium", "high"]
+PositiveRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -29,11 +32,11 @@ class Tier:
     as likely as the others.
     """
 
-    name: str = Field(min_length=1, max_length=32)
+    name: Annotated[str, Field(min_length=1, max_length=32)]
     tier_class: TierClass
-    low_bps: float = Field(gt=0, allow_inf_nan=False)
-    high_bps: float = Field(gt=0, allow_inf_nan=False)
-    step_bps: float = Field(gt=0, allow_inf_nan=False)
+    low_bps: PositiveRate
+    high_bps: PositiveRate
+    step_bps: PositiveRate
 
     @model_validator(mode="after")
     def _check_range(self) -> Tier:
@@ -94,6 +97,35 @@ def load_tiers(path: str | Path) -> tuple[Tier, ...]:
     if not tiers:
         raise ValueError(f"{path}: no tier found; needed is at least one row")
     return tuple(tiers)
+
+
+def draw_rates(
+    tier: NDArray[np.int64], tiers: Sequence[Tier], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw a rate for each client from its tier: one uniform number a client, in row order.
+
+    Parameters
+    ----------
+    tier
+        (N,) index into ``tiers``.
+    tiers
+        The tier table.
+    generator
+        Gives N uniform numbers, whatever the tiers are.
+
+    Returns
+    -------
+    (N,) float64, bit/s
+    """
+    tables = [candidate.rates_bps for candidate in tiers]
+    sizes = np.array([len(table) for table in tables])
+    starts = np.cumsum(sizes) - sizes
+    # random() is below 1, but its product with the size may round up to the size.
+    steps = np.minimum(
+        (generator.random(len(tier)) * sizes[tier]).astype(np.int64), sizes[tier] - 1
+    )
+    rates: NDArray[np.float64] = np.concatenate(tables)[starts[tier] + steps]
+    return rates
 
 
 PAPER_TIERS: tuple[Tier, ...] = load_tiers(scenario_folder() / "tiers" / "paper.csv")
