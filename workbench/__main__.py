@@ -1,0 +1,116 @@
+"""The command line: ``python -m workbench COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Command = Callable[[argparse.Namespace], int]
+
+INTERRUPTED = 130
+"""The exit status that a shell gives a command stopped by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a wrong value is one line on standard error."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        return command(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("workbench: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workbench", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run-notebook",
+        help="execute a notebook without a browser and write its report",
+        description="Execute a notebook, write it and its HTML report, print its result.",
+    )
+    run.add_argument("notebook", type=Path)
+    run.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter of the notebook; may be repeated",
+    )
+    run.add_argument("--smoke", action="store_true", help="use the notebook's smoke parameters")
+    run.add_argument(
+        "--reports", type=Path, default=Path("reports"), help="folder for the results (%(default)s)"
+    )
+    run.add_argument("--working-folder", type=Path, help="where the notebook runs (its own folder)")
+    run.set_defaults(command=_run_notebook)
+
+    check = commands.add_parser(
+        "check-notebooks",
+        help="say which notebooks are not fit to be committed",
+        description="Outputs, wrong parameter cells and invalid notebooks are reported.",
+    )
+    check.add_argument("folder", type=Path, nargs="?", default=Path("notebooks"))
+    check.set_defaults(command=_check_notebooks)
+    return parser
+
+
+def _run_notebook(options: argparse.Namespace) -> int:
+    from workbench import notebooks  # noqa: PLC0415 - other commands need no Jupyter
+
+    notebook = notebooks.read_notebook(options.notebook)
+    texts = {}
+    for text in options.parameter:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--parameter is {text!r}, but must be NAME=VALUE")
+        texts[name] = value
+    smoke = notebooks.smoke_parameters(notebook) if options.smoke else {}
+    result = notebooks.run_notebook(
+        options.notebook,
+        parameters=smoke | notebooks.parse_parameters(notebook, texts),
+        reports=options.reports,
+        working_folder=options.working_folder,
+    )
+    minutes, seconds = divmod(round(result.duration_s), 60)
+    lines = (
+        result.summary,
+        "",
+        f"Report:      {_shown(result.report)}  (open it in any browser; no network needed)",
+        f"Notebook:    {_shown(result.notebook)}",
+        f"Took:        {minutes} min {seconds:02d} s",
+        "Interactive: make lab",
+    )
+    print("\n".join(lines).lstrip("\n"))
+    return 0
+
+
+def _check_notebooks(options: argparse.Namespace) -> int:
+    from workbench import notebooks  # noqa: PLC0415 - other commands need no Jupyter
+
+    if not options.folder.is_dir():
+        raise NotADirectoryError(f"there is no folder {options.folder}")
+    found = notebooks.faults(options.folder)
+    for line in found:
+        print(line)
+    return 1 if found else 0
+
+
+def _shown(path: Path) -> Path:
+    """Return the path as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
