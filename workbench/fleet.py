@@ -36,9 +36,10 @@ class Fleet:
         The tier table; slowest first.
     names
         N unique names, ``client-0`` onwards.
-    train_indices, test_indices
-        For each client the indices into the dataset, int64; empty arrays in a fleet that was
-        made from label counts alone.
+    train_indices, test_indices, validation_indices
+        For each client the indices into the dataset, ascending, int64; a client without training
+        samples takes no part in training. Empty tuples in a fleet that was made from label counts
+        alone.
     """
 
     label_counts: NDArray[np.int64]
@@ -48,6 +49,7 @@ class Fleet:
     names: tuple[str, ...]
     train_indices: tuple[NDArray[np.int64], ...] = ()
     test_indices: tuple[NDArray[np.int64], ...] = ()
+    validation_indices: tuple[NDArray[np.int64], ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     """How the fleet was made: method, alpha, seed, ..."""
 
@@ -63,6 +65,7 @@ class Fleet:
         tiers: Sequence[Tier] = PAPER_TIERS,
         seed: int = 0,
         test_fraction: float = 0.25,
+        validation_fraction: float = 0.0,
     ) -> Fleet:
         """Split a dataset over clients with label distributions drawn from Dirichlet(alpha).
 
@@ -74,9 +77,17 @@ class Fleet:
             If ``alpha`` is not positive, ``test_fraction`` is outside [0, 1), or there are more
             clients than samples.
         """
-        parts = partition.dirichlet(dataset.labels, clients, alpha, seed=seed)
-        settings = {"method": "dirichlet", "alpha": alpha}
-        return cls._from_parts(dataset, parts, tiers, seed, test_fraction, settings)
+        given = dataset.client_indices
+        parts = partition.dirichlet(dataset.labels[given], clients, alpha, seed=seed)
+        return cls._from_parts(
+            dataset,
+            [given[part] for part in parts],
+            tiers=tiers,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            settings={"method": "dirichlet", "alpha": alpha},
+        )
 
     @classmethod
     def iid(
@@ -87,26 +98,50 @@ class Fleet:
         tiers: Sequence[Tier] = PAPER_TIERS,
         seed: int = 0,
         test_fraction: float = 0.25,
+        validation_fraction: float = 0.0,
     ) -> Fleet:
         """Split a dataset evenly and at random over clients."""
-        parts = partition.iid(len(dataset.labels), clients, seed=seed)
-        return cls._from_parts(dataset, parts, tiers, seed, test_fraction, {"method": "iid"})
+        given = dataset.client_indices
+        parts = partition.iid(len(given), clients, seed=seed)
+        return cls._from_parts(
+            dataset,
+            [given[part] for part in parts],
+            tiers=tiers,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            settings={"method": "iid"},
+        )
 
     @classmethod
     def by_identity(
         cls,
         dataset: Dataset,
-        identity: ArrayLike,
+        identity: ArrayLike | None = None,
         *,
         min_samples: int = 5,
         tiers: Sequence[Tier] = PAPER_TIERS,
         seed: int = 0,
         test_fraction: float = 0.25,
+        validation_fraction: float = 0.0,
     ) -> Fleet:
         """Make one client of each identity (person, writer) with at least ``min_samples``."""
-        parts = partition.by_identity(np.asarray(identity), min_samples=min_samples)
-        settings = {"method": "by_identity", "min_samples": min_samples}
-        return cls._from_parts(dataset, parts, tiers, seed, test_fraction, settings)
+        owners = dataset.identity if identity is None else np.asarray(identity)
+        if owners is None:
+            raise ValueError(f"{dataset.name} names nobody; identity must say whose each image is")
+        if owners.shape != dataset.labels.shape:
+            raise ValueError(f"identity must have the shape ({len(dataset)},), got {owners.shape}")
+        given = dataset.client_indices
+        parts = partition.by_identity(owners[given], min_samples=min_samples)
+        return cls._from_parts(
+            dataset,
+            [given[part] for part in parts],
+            tiers=tiers,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            settings={"method": "by_identity", "min_samples": min_samples},
+        )
 
     @classmethod
     def from_label_counts(
@@ -134,7 +169,7 @@ class Fleet:
         if tier is not None:
             drawn_tier = np.asarray(tier, dtype=np.int64)
             _check_shape("tier", drawn_tier, clients)
-            if drawn_tier.size and not (0 <= drawn_tier.min() and drawn_tier.max() < len(tiers)):
+            if drawn_tier.size and not (drawn_tier.min() >= 0 and drawn_tier.max() < len(tiers)):
                 raise ValueError(f"tier must lie in 0..{len(tiers) - 1}, got {drawn_tier.tolist()}")
             drawn_rate = draw_rates(drawn_tier, tuple(tiers), np.random.default_rng([seed, 1]))
         if rate_bps is not None:
@@ -153,13 +188,19 @@ class Fleet:
         cls,
         dataset: Dataset,
         parts: list[NDArray[np.int64]],
+        *,
         tiers: Sequence[Tier],
         seed: int,
+        validation_fraction: float,
         test_fraction: float,
         settings: dict[str, Any],
     ) -> Fleet:
-        splits = partition.train_test_split(
-            parts, dataset.labels, test_fraction=test_fraction, seed=seed
+        splits = partition.three_way_split(
+            parts,
+            dataset.labels,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
         )
         counts = np.stack(
             [np.bincount(dataset.labels[part], minlength=dataset.num_classes) for part in parts]
@@ -171,13 +212,15 @@ class Fleet:
             rate_bps=rate_bps,
             tiers=tuple(tiers),
             names=_checked_names(None, len(parts)),
-            train_indices=tuple(train for train, _ in splits),
-            test_indices=tuple(test for _, test in splits),
+            train_indices=tuple(train for train, _, _ in splits),
+            validation_indices=tuple(validation for _, validation, _ in splits),
+            test_indices=tuple(test for _, _, test in splits),
             settings={
                 **settings,
                 "dataset": dataset.name,
                 "clients": len(parts),
                 "seed": seed,
+                "validation_fraction": validation_fraction,
                 "test_fraction": test_fraction,
             },
         )
@@ -190,7 +233,8 @@ class Fleet:
     @property
     def samples(self) -> NDArray[np.int64]:
         """Samples of each client, (N,) int64."""
-        return self.label_counts.sum(axis=1)
+        samples: NDArray[np.int64] = self.label_counts.sum(axis=1)
+        return samples
 
     @property
     def train_samples(self) -> NDArray[np.int64]:
@@ -201,6 +245,11 @@ class Fleet:
     def test_samples(self) -> NDArray[np.int64]:
         """Test samples of each client, (N,) int64."""
         return np.array([len(part) for part in self.test_indices], dtype=np.int64)
+
+    @property
+    def validation_samples(self) -> NDArray[np.int64]:
+        """Validation samples of each client, (N,) int64."""
+        return np.array([len(part) for part in self.validation_indices], dtype=np.int64)
 
     def index(self, client: int | str) -> int:
         """Return the row of a client, given by its row or its name.
@@ -241,7 +290,7 @@ class Fleet:
         digest = hashlib.sha256()
         for array in (self.label_counts, self.tier, self.rate_bps):
             digest.update(np.ascontiguousarray(array).tobytes())
-        for part in (*self.train_indices, *self.test_indices):
+        for part in (*self.train_indices, *self.validation_indices, *self.test_indices):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(np.ascontiguousarray(part).tobytes())
         digest.update("\n".join(self.names).encode())

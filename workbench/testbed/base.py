@@ -8,11 +8,11 @@ two classes; the federation asks a network only for what stands here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import numpy as np
@@ -88,6 +88,18 @@ class Network(ABC):
     @abstractmethod
     def heal(self, client: int | str) -> None:
         """Heal a link that was cut; its rate is what it would be without the cut."""
+
+    @abstractmethod
+    def remove(self, client: int | str) -> None:
+        """Take a client out: it takes part in nothing until it is added again."""
+
+    @abstractmethod
+    def add(self, client: int | str) -> None:
+        """Put back a client of the fleet that was removed."""
+
+    @abstractmethod
+    def present(self) -> NDArray[np.bool_]:
+        """Which clients of the fleet take part, (N,) bool; a cut link does not change that."""
 
     @abstractmethod
     def on_change(self, callback: Callable[[LinkChange], None]) -> Callable[[], None]:

@@ -1,0 +1,66 @@
+"""What all tests share: the data, small fleets, and the rule for what a machine lacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from workbench.data.datasets import Dataset, load_dataset
+from workbench.fleet import Fleet
+
+# Shared machines stall now and then: no example fails for being slow.
+settings.register_profile("workbench", deadline=None)
+settings.load_profile("workbench")
+
+Missing = Callable[[str, str], NoReturn]
+
+
+@pytest.fixture(scope="session")
+def missing() -> Missing:
+    """Skip a test for what the machine lacks: ``missing("namespaces", "not root")``.
+
+    A machine that is meant to have it names it in WORKBENCH_REQUIRE, a list with commas; there
+    the test fails instead of being skipped.
+    """
+
+    def skip_or_fail(name: str, reason: str) -> NoReturn:
+        required = [entry.strip() for entry in os.environ.get("WORKBENCH_REQUIRE", "").split(",")]
+        if name in required:
+            pytest.fail(f"{name} is missing though WORKBENCH_REQUIRE names it: {reason}")
+        pytest.skip(f"{name} is missing: {reason}")
+
+    return skip_or_fail
+
+
+@pytest.fixture(scope="session")
+def workbench_data(missing: Missing) -> Path:
+    """Return the folder with the real data sets."""
+    named = os.environ.get("WORKBENCH_DATA")
+    if not named or not Path(named).is_dir():
+        missing("data", f"WORKBENCH_DATA is {named!r}, not a folder with the data sets")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """Return the 1,797 digits."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def small_fleet(digits: Dataset) -> Fleet:
+    """Return 14 clients on the digits, one of each tier of the paper."""
+    return Fleet.dirichlet(digits, clients=14, alpha=0.3, seed=7)
+
+
+@pytest.fixture(scope="session")
+def counted_fleet() -> Fleet:
+    """Return 28 clients with label counts and links, but no samples."""
+    counts = np.random.default_rng(3).integers(0, 40, size=(28, 10))
+    return Fleet.from_label_counts(counts, seed=3)
