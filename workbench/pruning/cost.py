@@ -1,0 +1,184 @@
+"""What a network costs: MACs, parameters, bytes on the wire, latency.
+
+A multiply-accumulate operation (MAC) is half of what torch's flop counter calls two flops, and
+the numbers agree with it to the digit. Costs of narrower versions of a network are formulas; see
+`block_costs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from workbench.pruning.blocks import Block, Blocks, find_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from workbench.pruning.slicing import Kept
+
+Resource = Literal["macs", "parameters", "size_bytes", "latency"]
+RESOURCES: tuple[Resource, ...] = ("macs", "parameters", "size_bytes", "latency")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs.
+
+    Attributes
+    ----------
+    macs
+        Multiply-accumulate operations for one sample.
+    parameters
+        Trainable numbers.
+    size_bytes
+        Bytes of all tensors in the state dict: what a link carries.
+    latency_s
+        Seconds for one batch on this machine, or None where nobody asked.
+    """
+
+    macs: int
+    parameters: int
+    size_bytes: int
+    latency_s: float | None = None
+
+    def of(self, resource: Resource) -> float:
+        """Return the amount of one resource.
+
+        Raises
+        ------
+        ValueError
+            If the resource is unknown, or is latency and was not measured.
+        """
+        if resource not in RESOURCES:
+            raise ValueError(f"resource is {resource!r}, but must be one of {RESOURCES}")
+        if resource == "latency":
+            if self.latency_s is None:
+                raise ValueError("this cost has no latency; ask for it when the cost is taken")
+            return self.latency_s
+        return float(getattr(self, resource))
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCosts:
+    """What a network costs with 1, 2, ..., n units of one block kept, (units,) each."""
+
+    macs: NDArray[np.int64]
+    parameters: NDArray[np.int64]
+    size_bytes: NDArray[np.int64]
+
+    def at(self, units: int) -> Cost:
+        """Return the cost with that many units kept."""
+        index = units - 1
+        return Cost(
+            int(self.macs[index]), int(self.parameters[index]), int(self.size_bytes[index])
+        )
+
+    def of(self, resource: Resource) -> NDArray[np.float64]:
+        """Return the amounts of one resource, (units,) float64."""
+        amounts: NDArray[Any] = getattr(self, resource)
+        return amounts.astype(np.float64)
+
+
+def cost_of(model: nn.Module, input_shape: Sequence[int]) -> Cost:
+    """Return what a network costs.
+
+    Parameters
+    ----------
+    model
+        The network.
+    input_shape
+        Shape of one sample without the batch, such as (3, 32, 32).
+
+    Raises
+    ------
+    ValueError
+        If the network does not run on an input of that shape.
+    """
+    return total_cost(find_blocks(model, input_shape))
+
+
+def total_cost(blocks: Blocks) -> Cost:
+    """Return what a network with these blocks costs."""
+    layers = blocks.trace.layers.values()
+    widths = [(layer, layer.in_channels, layer.out_channels) for layer in layers]
+    return Cost(
+        macs=blocks.trace.other_macs + sum(int(layer.macs(i, o)) for layer, i, o in widths),
+        parameters=blocks.trace.other_parameters
+        + sum(int(layer.parameters(i, o)) for layer, i, o in widths),
+        size_bytes=blocks.trace.other_bytes
+        + sum(int(layer.size_bytes(i, o)) for layer, i, o in widths),
+    )
+
+
+def cost_of_kept(blocks: Blocks, kept: Kept) -> Cost:
+    """Return what a network costs once it has only the kept channels."""
+    total = total_cost(blocks)
+    macs, parameters, size_bytes = total.macs, total.parameters, total.size_bytes
+    for name in dict.fromkeys(name for name, _ in kept):
+        layer = blocks.trace.layers[name]
+        before = (layer.in_channels, layer.out_channels)
+        inputs, outputs = kept.get((name, "in")), kept.get((name, "out"))
+        after = (
+            before[0] if inputs is None else len(inputs),
+            before[1] if outputs is None else len(outputs),
+        )
+        macs += int(layer.macs(*after) - layer.macs(*before))
+        parameters += int(layer.parameters(*after) - layer.parameters(*before))
+        size_bytes += int(layer.size_bytes(*after) - layer.size_bytes(*before))
+    return Cost(macs, parameters, size_bytes)
+
+
+def kept_widths(block: Block, order: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """Return how many channels each axis keeps with the first 1, 2, ..., n units of an order.
+
+    Parameters
+    ----------
+    block
+        The block.
+    order
+        (units,) int64, its units, the one to be kept longest first.
+
+    Returns
+    -------
+    dict
+        Layer name -> axis -> (units,) int64.
+    """
+    widths: dict[str, dict[str, NDArray[np.int64]]] = {}
+    for tie in block.ties:
+        members = tie.unit_of[tie.unit_of >= 0]
+        per_unit = np.bincount(members, minlength=block.units)
+        foreign = len(tie.unit_of) - len(members)
+        widths.setdefault(tie.layer, {})[tie.axis] = foreign + np.cumsum(per_unit[order])
+    return widths
+
+
+def block_costs(blocks: Blocks, block: Block, order: NDArray[np.int64]) -> BlockCosts:
+    """Price a network with the first 1, 2, ..., n units of one block kept, all in closed form.
+
+    Parameters
+    ----------
+    blocks
+        The network's blocks.
+    block
+        The one of them that is pruned.
+    order
+        (units,) int64, its units, the one to be kept longest first.
+    """
+    total = total_cost(blocks)
+    macs = np.full(block.units, total.macs, dtype=np.int64)
+    parameters = np.full(block.units, total.parameters, dtype=np.int64)
+    size_bytes = np.full(block.units, total.size_bytes, dtype=np.int64)
+    for name, axes in kept_widths(block, order).items():
+        layer = blocks.trace.layers[name]
+        before = (layer.in_channels, layer.out_channels)
+        after = (axes.get("in", before[0]), axes.get("out", before[1]))
+        macs += layer.macs(*after) - layer.macs(*before)
+        parameters += layer.parameters(*after) - layer.parameters(*before)
+        size_bytes += layer.size_bytes(*after) - layer.size_bytes(*before)
+    return BlockCosts(macs, parameters, size_bytes)

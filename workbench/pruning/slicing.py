@@ -1,0 +1,135 @@
+"""Make a network really smaller: keep some channels of some layers, share all other tensors."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from workbench.pruning.layers import Axis, Layer, axis_length
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from workbench.pruning.ties import Tie
+
+Kept = dict[tuple[str, Axis], "NDArray[np.int64]"]
+"""Kept channels, ascending, of each axis of each layer that loses some."""
+
+
+def kept_channels(
+    layers: Mapping[str, Layer], chosen: Iterable[tuple[Iterable[Tie], NDArray[np.bool_]]]
+) -> Kept:
+    """Turn kept units into kept channels.
+
+    Parameters
+    ----------
+    layers
+        The layers of the network by name.
+    chosen
+        For each pruned block its ties and which of its units are kept, (units,) bool.
+    """
+    masks: dict[tuple[str, Axis], NDArray[np.bool_]] = {}
+    for ties, kept in chosen:
+        for tie in ties:
+            length = axis_length(layers[tie.layer], tie.axis)
+            mask = masks.setdefault((tie.layer, tie.axis), np.ones(length, dtype=np.bool_))
+            mask &= (tie.unit_of < 0) | kept[tie.unit_of]
+    return {key: np.flatnonzero(mask) for key, mask in masks.items()}
+
+
+def sliced(model: nn.Module, layers: Mapping[str, Layer], kept: Kept) -> nn.Module:
+    """Return a network that has only the kept channels.
+
+    Tensors of layers that lose nothing are shared with ``model``; the others are new. Everything
+    that is not a tensor is copied.
+    """
+    memo: dict[int, Any] = {id(value): value for value in model.parameters()}
+    memo.update({id(value): value for value in model.buffers()})
+    smaller: nn.Module = copy.deepcopy(model, memo)
+    for name in dict.fromkeys(name for name, _ in kept):
+        layer = layers[name]
+        _slice_layer(
+            smaller.get_submodule(name), layer, kept.get((name, "in")), kept.get((name, "out"))
+        )
+    return smaller
+
+
+def _slice_layer(
+    module: nn.Module,
+    layer: Layer,
+    inputs: NDArray[np.int64] | None,
+    outputs: NDArray[np.int64] | None,
+) -> None:
+    """Slice a layer's tensors in place of the module, and set its numbers of channels."""
+    where: dict[str, list[tuple[int, NDArray[np.int64]]]] = {}
+    if layer.prunable:
+        output_dimension, input_dimension = (1, 0) if layer.kind == "transposed" else (0, 1)
+        if outputs is not None:
+            if layer.kind == "transposed":
+                # its weight has the output channels of one group only
+                within = outputs[: len(outputs) // layer.groups]
+                where["weight"] = [(output_dimension, within)]
+            else:
+                where["weight"] = [(output_dimension, outputs)]
+            where["bias"] = [(0, outputs)]
+        if inputs is not None and layer.kind != "depthwise":
+            within = inputs
+            if layer.kind == "conv":
+                # all groups keep the same places
+                within = inputs[: len(inputs) // layer.groups]
+            where.setdefault("weight", []).append((input_dimension, within))
+    elif outputs is not None:
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            where[key] = [(0, outputs)]
+    for key, cuts in where.items():
+        _slice_tensor(module, key, cuts)
+    _set_widths(module, layer, inputs, outputs)
+
+
+def _slice_tensor(
+    module: nn.Module, key: str, cuts: list[tuple[int, NDArray[np.int64]]]
+) -> None:
+    parameter = module._parameters.get(key)  # noqa: SLF001 - assignment without registering again
+    if parameter is not None:
+        value = take(parameter.detach(), cuts)
+        module._parameters[key] = nn.Parameter(value, parameter.requires_grad)  # noqa: SLF001
+    elif isinstance(module._buffers.get(key), torch.Tensor):  # noqa: SLF001
+        buffer = module.get_buffer(key)
+        module._buffers[key] = take(buffer, cuts)  # noqa: SLF001
+
+
+def take(tensor: torch.Tensor, cuts: list[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:
+    """Return the given indices along the given dimensions, in new memory."""
+    # The dimension that loses most goes first, so that the second pass has less to read.
+    for dimension, index in sorted(cuts, key=lambda cut: len(cut[1]) / tensor.shape[cut[0]]):
+        tensor = tensor.index_select(dimension, torch.from_numpy(index).to(tensor.device))
+    return tensor
+
+
+def _set_widths(
+    module: Any,
+    layer: Layer,
+    inputs: NDArray[np.int64] | None,
+    outputs: NDArray[np.int64] | None,
+) -> None:
+    if layer.kind == "linear":
+        names = ("in_features", "out_features")
+    elif layer.prunable:
+        names = ("in_channels", "out_channels")
+    else:
+        name = {"norm": "num_features", "groupnorm": "num_channels", "prelu": "num_parameters"}
+        names = ("", name[layer.kind])
+    if inputs is not None and names[0]:
+        setattr(module, names[0], len(inputs))
+    if outputs is not None:
+        setattr(module, names[1], len(outputs))
+    if layer.kind == "depthwise" and inputs is not None:
+        module.groups = len(inputs)
+    if layer.kind == "groupnorm" and outputs is not None:
+        module.num_groups = len(outputs) * layer.groups // layer.out_channels

@@ -1,0 +1,215 @@
+"""Which channels of which layers must go together.
+
+torch-pruning's ``DependencyGraph`` (Fang et al., "DepGraph", CVPR 2023) follows each layer's
+output channels through the network. Here its answer becomes ties between single channels, and the
+connected channels become units: the smallest thing that can be removed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch_pruning
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+
+from workbench.pruning.layers import Axis, Layer, Trace, axis_length, example_input, meta_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """The part of one axis of one layer that belongs to a block.
+
+    ``unit_of`` (channels,) int64 is the block's unit of each channel of that axis, and -1 for
+    channels that belong to another block or to none.
+    """
+
+    layer: str
+    axis: Axis
+    unit_of: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class TiedLayers:
+    """Layers whose output channels hang together: a block before it is checked."""
+
+    producers: tuple[str, ...]
+    units: int
+    ties: tuple[Tie, ...]
+    reason: str
+
+
+class _Channels:
+    """Numbers for all channels of all axes, and the ties between them."""
+
+    def __init__(self, layers: dict[str, Layer]) -> None:
+        self.layers = layers
+        self.start: dict[tuple[str, Axis], int] = {}
+        self.total = 0
+        for name, layer in layers.items():
+            axes: tuple[Axis, ...] = ("out",) if layer.single_axis else ("in", "out")
+            for axis in axes:
+                self.start[name, axis] = self.total
+                self.total += axis_length(layer, axis)
+        self._edges: list[tuple[IntArray, IntArray]] = []
+
+    def of(self, name: str, axis: Axis) -> IntArray:
+        """Return the numbers of all channels of an axis."""
+        layer = self.layers[name]
+        start = self.start[name, "out" if layer.single_axis else axis]
+        return np.arange(start, start + axis_length(layer, axis), dtype=np.int64)
+
+    def tie(self, left: IntArray, right: IntArray) -> None:
+        """Tie channels pairwise."""
+        self._edges.append((left, right))
+
+    def components(self, extra: list[tuple[IntArray, IntArray]] | None = None) -> IntArray:
+        """Return for each channel the number of the set of channels that it is tied to."""
+        edges = [*self._edges, *(extra or [])]
+        left = np.concatenate([edge[0] for edge in edges]) if edges else np.empty(0, np.int64)
+        right = np.concatenate([edge[1] for edge in edges]) if edges else np.empty(0, np.int64)
+        graph = coo_array(
+            (np.ones(len(left), dtype=np.float64), (left, right)), shape=(self.total, self.total)
+        )
+        return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def tied_layers(model: nn.Module, trace: Trace) -> list[TiedLayers]:
+    """Find the layers that must be pruned together.
+
+    Parameters
+    ----------
+    model
+        The network; it is left as it is.
+    trace
+        Its layers.
+
+    Returns
+    -------
+    list[TiedLayers]
+        In the order of their first layer in the network; each layer that makes channels is in
+        exactly one of them.
+    """
+    channels = _Channels(trace.layers)
+    for name, layer in trace.layers.items():
+        _tie_within(channels, name, layer)
+    reasons = _tie_between(channels, model, trace)
+    # A layer's output channels are one block even where they belong to units of their own. A
+    # depthwise convolution makes no channels of its own: it only hands on those of its input.
+    producers = [
+        name
+        for name, layer in trace.layers.items()
+        if layer.prunable and layer.kind != "depthwise"
+    ]
+    unit = channels.components()
+    same_layer = [
+        (numbers[:-1], numbers[1:]) for numbers in (channels.of(name, "out") for name in producers)
+    ]
+    block = channels.components(same_layer)
+    members: dict[int, list[str]] = {}
+    for name in producers:
+        members.setdefault(int(block[channels.start[name, "out"]]), []).append(name)
+    return [_collect(channels, unit, names, reasons) for names in members.values()]
+
+
+def _tie_within(channels: _Channels, name: str, layer: Layer) -> None:
+    """Tie the channels that a layer itself can only lose together."""
+    outputs, inputs = channels.of(name, "out"), channels.of(name, "in")
+    if layer.kind == "depthwise":
+        channels.tie(outputs, np.repeat(inputs, layer.out_channels // layer.in_channels))
+    elif layer.kind == "groupnorm":
+        # The statistics of a group stay as they are only if the whole group goes.
+        size = layer.out_channels // layer.groups
+        channels.tie(outputs, np.repeat(outputs[::size], size))
+    elif layer.groups > 1:
+        # Every group must keep as many channels as the others: the same place in each of them.
+        for numbers in (outputs, inputs):
+            channels.tie(numbers, np.tile(numbers[: len(numbers) // layer.groups], layer.groups))
+
+
+def _tie_between(channels: _Channels, model: nn.Module, trace: Trace) -> dict[str, str]:
+    """Tie what the dependency graph ties; return the layers that can't be pruned, with reasons."""
+    copied = meta_copy(model)
+    name_of = {module: name for name, module in copied.named_modules()}
+    parameter_names = {id(value): name for name, value in copied.named_parameters()}
+    graph = torch_pruning.DependencyGraph()
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")  # what it can't follow is found out by trying
+        graph.build_dependency(copied, (example_input(trace.input_shape),), verbose=False)
+    reasons: dict[str, str] = {}
+    for name, layer in trace.layers.items():
+        if not layer.prunable or layer.kind == "depthwise":
+            continue
+        module = copied.get_submodule(name)
+        if layer.calls == 0:
+            reasons[name] = "the forward pass does not use it"
+        elif module not in graph.module2node:
+            reasons[name] = "no gradient reaches it, so its connections can't be followed"
+        else:
+            for target, axis, index, root in _reached(graph, module, layer.out_channels):
+                if axis == "out" and _is_last(graph, target):
+                    reasons[name] = "output layer"
+                known = name_of.get(target) if isinstance(target, nn.Module) else None
+                if known in trace.layers:
+                    numbers = channels.of(known, axis)
+                    inside = index < len(numbers)
+                    start = channels.of(name, "out")
+                    channels.tie(start[root[inside]], numbers[index[inside]])
+                elif isinstance(target, nn.Parameter):
+                    parameter = parameter_names.get(id(target), "a parameter")
+                    reasons[name] = f"{parameter}, a tensor outside of any layer, has its channels"
+                elif known is not None:
+                    kind = type(target).__name__
+                    reasons[name] = f"{known} ({kind}) needs all its channels"
+    return reasons
+
+
+def _reached(
+    graph: Any, module: nn.Module, width: int
+) -> Iterator[tuple[Any, Axis, IntArray, IntArray]]:
+    """Follow a layer's output channels: module, axis, its channels, and the layer's channels."""
+    pruner = graph.get_pruner_of_module(module)
+    group = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
+    for item in group:
+        axis: Axis = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        index = np.asarray(item.idxs, dtype=np.int64)
+        root = np.asarray(item.root_idxs, dtype=np.int64)
+        yield item.dep.target.module, axis, index, root
+
+
+def _is_last(graph: Any, target: Any) -> bool:
+    """Whether nothing follows: a layer at the end, or the graph's own mark for an output."""
+    node = graph.module2node.get(target)
+    return node is not None and not node.outputs
+
+
+def _collect(
+    channels: _Channels, unit: IntArray, names: list[str], reasons: dict[str, str]
+) -> TiedLayers:
+    """Number the units of a block and find all axes that they reach into."""
+    numbers = np.concatenate([channels.of(name, "out") for name in names])
+    found, first = np.unique(unit[numbers], return_index=True)
+    found = found[np.argsort(first)]
+    local: NDArray[np.int64] = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
+    local[found] = np.arange(len(found))
+    ties = []
+    for name, axis in channels.start:
+        unit_of = local[unit[channels.of(name, axis)]]
+        if (unit_of >= 0).any():
+            ties.append(Tie(name, axis, unit_of))
+    reason = next((reasons[name] for name in names if name in reasons), "")
+    if not reason and len(found) < 2:
+        reason = "all its channels hang together, so none can go alone"
+    return TiedLayers(tuple(names), len(found), tuple(ties), reason)
