@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from workbench.data.datasets import Dataset
+    from workbench.data.dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False)

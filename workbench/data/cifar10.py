@@ -8,19 +8,19 @@ the pixels, channel by channel.
 from __future__ import annotations
 
 import hashlib
-import lzma
-import tarfile
-import zlib
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from workbench.data import storage
-from workbench.data.dataset import ArraySource, Dataset
+from workbench.data import archives, storage
+from workbench.data.dataset import Dataset
+from workbench.data.sources import ArraySource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -104,56 +104,24 @@ def _locate(root: str | Path | None) -> Path:
 def _read(path: Path) -> NDArray[np.uint8]:
     """Return all records, (60000, 3073) uint8, each member checked against its MD5."""
     records = np.empty((len(MEMBER_MD5) * _IMAGES, _RECORD_BYTES), dtype=np.uint8)
-    read = _read_folder if path.is_dir() else _read_archive
-    read(path, records)
+    rows = {name: number * _IMAGES for number, name in enumerate(MEMBER_MD5)}
+    members = _folder_files(path) if path.is_dir() else archives.stream(path, MEMBER_MD5)
+    for name, content in tqdm(
+        members, desc=f"Read {path.name}", total=len(rows), unit="file", leave=False
+    ):
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != MEMBER_MD5[name]:
+            raise ValueError(
+                f"{path}: {name} has MD5 {found}, but the official file has {MEMBER_MD5[name]}; "
+                "fetch it again"
+            )
+        batch = np.frombuffer(content, dtype=np.uint8).reshape(_IMAGES, _RECORD_BYTES)
+        records[rows[name] : rows[name] + _IMAGES] = batch
     return records
 
 
-def _read_folder(folder: Path, records: NDArray[np.uint8]) -> None:
-    for number, name in enumerate(MEMBER_MD5):
+def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for name in MEMBER_MD5:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; extract the archive again")
-        _store(records, number, name, (folder / name).read_bytes(), folder)
-
-
-def _read_archive(path: Path, records: NDArray[np.uint8]) -> None:
-    """Read the members from the archive as it is; nothing is extracted to the disk."""
-    numbers = {name: number for number, name in enumerate(MEMBER_MD5)}
-    at = "its first member"
-    try:
-        with (
-            tarfile.open(path, "r:*") as archive,
-            tqdm(desc=f"Read {path.name}", total=len(numbers), unit="file", leave=False) as bar,
-        ):
-            for member in archive:
-                at = member.name
-                name = PurePosixPath(member.name).name
-                if name not in numbers or not member.isfile():
-                    continue
-                content = archive.extractfile(member)
-                if content is None or member.size != _IMAGES * _RECORD_BYTES:
-                    raise ValueError(
-                        f"{path}: member {at} has {member.size} bytes, not the "
-                        f"{_IMAGES * _RECORD_BYTES} of CIFAR-10"
-                    )
-                _store(records, numbers.pop(name), at, content.read(), path)
-                bar.update()
-                if not numbers:
-                    return
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged or cut off at {at} ({error}); fetch the archive again"
-        ) from error
-    raise ValueError(f"{path} has no {', '.join(numbers)}: not the binary version of CIFAR-10")
-
-
-def _store(records: NDArray[np.uint8], number: int, name: str, content: bytes, path: Path) -> None:
-    expected = MEMBER_MD5[PurePosixPath(name).name]
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path}: {name} has MD5 {found}, but the official file has {expected}; "
-            "fetch the archive again"
-        )
-    batch = np.frombuffer(content, dtype=np.uint8).reshape(_IMAGES, _RECORD_BYTES)
-    records[number * _IMAGES : (number + 1) * _IMAGES] = batch
+        yield name, (folder / name).read_bytes()

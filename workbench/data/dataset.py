@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from workbench.data.partition import train_test_split
+from workbench.data.sources import SubsetSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-
-class ImageSource(Protocol):
-    """Where the pixels of a data set come from: memory, a folder, an archive."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the pixels of these images, (n, C, H, W) uint8."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Return a hash of what the pixels are made from."""
-        ...
-
-
-class ArraySource:
-    """Pixels that lie in memory: ``pixels`` is (n, C, H, W) uint8."""
-
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        if pixels.dtype != np.uint8 or pixels.ndim != 4:
-            raise ValueError(
-                f"pixels must be uint8 (n, channels, height, width), got {pixels.dtype} "
-                f"{pixels.shape}"
-            )
-        self.pixels = pixels
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
-        _, channels, height, width = self.pixels.shape
-        return channels, height, width
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the pixels of these images, (n, C, H, W) uint8."""
-        return self.pixels[indices]
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of all pixels."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
+    from workbench.data.sources import ImageSource
 
 
 class Dataset:
@@ -190,6 +147,62 @@ class Dataset:
         """Return the labels of these images, (n,) int64."""
         return torch.from_numpy(self.labels[np.atleast_1d(np.asarray(indices, dtype=np.int64))])
 
+    def subset(self, indices: ArrayLike) -> Dataset:
+        """Return a data set of these images only, in this order; they are numbered anew.
+
+        Raises
+        ------
+        ValueError
+            If an index is outside the data set or occurs twice.
+        """
+        rows = self._checked_indices("indices", indices)
+        if len(np.unique(rows)) != len(rows):
+            raise ValueError("indices holds an image twice")
+        return self._with(
+            labels=self.labels[rows],
+            source=SubsetSource(self.source, rows),
+            official_test_indices=np.flatnonzero(np.isin(rows, self.official_test_indices)),
+            client_indices=np.flatnonzero(np.isin(rows, self.client_indices)),
+            server_indices=np.flatnonzero(np.isin(rows, self.server_indices)),
+            identity=None if self.identity is None else self.identity[rows],
+        )
+
+    def reserve_for_server(self, fraction: float, *, seed: int) -> Dataset:
+        """Return the same data set with a share of the clients' images given to the server.
+
+        They are drawn at random, of each class its share; no fleet gets them.
+
+        Raises
+        ------
+        ValueError
+            If ``fraction`` is outside [0, 1).
+        """
+        ((clients, server),) = train_test_split(
+            [self.client_indices], self.labels, test_fraction=fraction, seed=seed
+        )
+        return self._with(
+            client_indices=clients,
+            server_indices=np.concatenate([self.server_indices, server]),
+        )
+
+    def _with(self, **changes: Any) -> Dataset:  # noqa: ANN401  # passed on to the constructor
+        keep = {
+            name: getattr(self, name)
+            for name in (
+                "name",
+                "labels",
+                "class_names",
+                "source",
+                "mean",
+                "std",
+                "official_test_indices",
+                "client_indices",
+                "server_indices",
+                "identity",
+            )
+        }
+        return Dataset(**{**keep, **changes})
+
     def fingerprint(self) -> str:
         """Return a SHA-256 of pixels, labels and normalisation; computed once."""
         return self._fingerprint
@@ -197,7 +210,7 @@ class Dataset:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.source.fingerprint().encode())
-        for part in (self.labels, self.official_test_indices, self.client_indices):
+        for part in (self.labels, self.client_indices, self.server_indices):
             digest.update(len(part).to_bytes(8, "little") + part.tobytes())
         digest.update(repr((self.name, self.class_names, self.mean, self.std)).encode())
         return digest.hexdigest()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workbench.data import cifar10, digits
-from workbench.data.dataset import ArraySource, Dataset
+from workbench.data import celeba, cifar10, digits, image_folder
+from workbench.data.dataset import Dataset
+from workbench.data.sources import ArraySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["ArraySource", "Dataset", "dataset_names", "load_dataset"]
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
+    "celeba": celeba.load,
     "cifar10": cifar10.load,
     "digits": digits.load,
+    "image_folder": image_folder.load,
 }
 
 
@@ -30,13 +33,14 @@ def load_dataset(name: str, root: str | Path | None = None, **options: object) -
     Parameters
     ----------
     name
-        ``digits`` (no files needed) or ``cifar10`` (found or downloaded).
+        ``digits`` (no files needed), ``cifar10`` (found or downloaded), ``celeba`` (found), or
+        ``image_folder`` (any images, one folder a class).
     root
         The archive or folder with the files; where it is None, the folder named by the
         environment variable ``WORKBENCH_DATA`` and then the cache folder are searched.
     options
-        What the loader of this name takes beside ``root``: `workbench.data.digits.load`,
-        `workbench.data.cifar10.load`.
+        What the loader of this name takes beside ``root``; see ``load`` in
+        `workbench.data.celeba`, `cifar10`, `digits` and `image_folder`.
 
     Raises
     ------

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from workbench.data.dataset import ArraySource, Dataset
+from workbench.data.dataset import Dataset
+from workbench.data.sources import ArraySource
 
 if TYPE_CHECKING:
     from pathlib import Path
