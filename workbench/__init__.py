@@ -1,1 +1,60 @@
 """A workbench for network-aware federated neural architecture search."""
+
+from workbench import models
+from workbench.data.dataset import Dataset
+from workbench.data.datasets import load_dataset
+from workbench.federation.dispatch import RoundLimits
+from workbench.federation.strategies import FedAvg, FedProx, LearningRateSchedule
+from workbench.fleet import Fleet
+from workbench.grouping.balanced import BalancedGrouping
+from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
+from workbench.grouping.netdag import NetDAG
+from workbench.grouping.result import Grouping
+from workbench.pruning.cost import Cost, cost_of
+from workbench.pruning.netadapt import NetAdapt
+from workbench.search.policies import (
+    CELEBA_ROUNDS,
+    IMAGENET_ROUNDS,
+    Availability,
+    DynamicRounds,
+    EarlyDropping,
+    SearchPolicy,
+)
+from workbench.search.run import Run
+from workbench.search.search import Search
+from workbench.testbed.schedules import ConstantSchedule, TierSchedule
+from workbench.testbed.simulated import SimulatedTestbed
+from workbench.tiers import PAPER_TIERS, Tier, load_tiers
+
+__all__ = [
+    "CELEBA_ROUNDS",
+    "IMAGENET_ROUNDS",
+    "PAPER_TIERS",
+    "Availability",
+    "BalancedGrouping",
+    "ConstantSchedule",
+    "Cost",
+    "Dataset",
+    "DynamicRounds",
+    "EarlyDropping",
+    "FedAvg",
+    "FedProx",
+    "Fleet",
+    "Grouping",
+    "LearningRateSchedule",
+    "NetAdapt",
+    "NetDAG",
+    "NetworkAwareGrouping",
+    "RandomGrouping",
+    "RoundLimits",
+    "Run",
+    "Search",
+    "SearchPolicy",
+    "SimulatedTestbed",
+    "Tier",
+    "TierSchedule",
+    "cost_of",
+    "load_dataset",
+    "load_tiers",
+    "models",
+]

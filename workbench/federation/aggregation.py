@@ -76,8 +76,8 @@ class WeightedMean:
         self._sum = None
         for name, array in total.items():
             if array.dtype.kind == "f":
-                array /= self.samples
-                array += self._sent[name]
+                np.divide(array, self.samples, out=array)
+                np.add(array, self._sent[name], out=array)
         return total
 
     def _accumulate(self, flat: payload.Flat, samples: int) -> None:

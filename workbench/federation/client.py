@@ -29,7 +29,7 @@ from workbench.pruning import codec
 if TYPE_CHECKING:
     from torch import nn
 
-    from workbench.data.datasets import Dataset
+    from workbench.data.dataset import Dataset
     from workbench.fleet import Fleet
 
 UPLOAD = "train.upload"
@@ -94,7 +94,7 @@ def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> Clie
     @app.query()
     def query(message: Message, context: Context) -> Message:
         client = _client(context, fleet)
-        metrics = {
+        metrics: dict[str, Any] = {
             "partition": client,
             "train_samples": len(fleet.train_indices[client]),
             "test_samples": len(fleet.test_indices[client]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass as validated
 
 from workbench.federation import payload
 from workbench.federation.aggregation import WeightedMean, fused_mean
-from workbench.federation.client import UPLOAD
 from workbench.federation.records import ClientRecord, Group, Job, Outcome
 from workbench.federation.timekeeping import Exchange
 
@@ -49,12 +48,24 @@ class RoundLimits:
     min_replies: int = Field(default=1, ge=1)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What to ask of a job's clients: whom, in which message, and what it costs them."""
+
+    kind: str
+    clients: Callable[[Job, Group], Sequence[int]]
+    content: Callable[[Job, int], RecordDict]
+    macs: Callable[[Job, int], float]
+    weights: bool
+    """Whether replies have to bring weights."""
+
+
 @dataclass
 class _Running:
     """A job on its group, with the messages that are still out."""
 
     outcome: Outcome
-    kind: str
+    request: Request
     waiting: set[str] = field(default_factory=set)
     mean: WeightedMean | None = None
     loss_sum: float = 0.0
@@ -64,19 +75,7 @@ class _Running:
 @dataclass(frozen=True)
 class _Sent:
     running: _Running
-    client: int
-    bytes_down: int
-    macs: float
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to ask of a job's clients: whom, in which message, and what it costs them."""
-
-    kind: str
-    clients: Callable[[Job, Group], Sequence[int]]
-    content: Callable[[Job, int], RecordDict]
-    macs: Callable[[Job, int], float]
+    record: ClientRecord
 
 
 class Dispatcher:
@@ -143,7 +142,7 @@ class Dispatcher:
 
     def _start(self, job: Job, group: Group, since: float, request: Request) -> _Running:
         start = self._time.now_s() if self._time.waits else since
-        running = _Running(Outcome(job, group.number, start), kind=request.kind)
+        running = _Running(Outcome(job, group.number, start), request)
         messages, sent = [], []
         for client in request.clients(job, group):
             content = request.content(job, client)
@@ -152,11 +151,19 @@ class Dispatcher:
                 self._nodes.node_id[client],
                 request.kind,
                 group_id=f"{job.candidate}",
-                ttl=self._limits.deadline_s,
+                ttl=self._limits.deadline_s if self._time.waits else None,
             )
             messages.append(message)
-            macs = request.macs(job, client)
-            sent.append(_Sent(running, client, payload.message_bytes(content), macs))
+            record = ClientRecord(
+                client=client,
+                candidate=job.candidate,
+                group=group.number,
+                message=request.kind,
+                status="ok",
+                bytes_down=payload.message_bytes(content),
+                macs=request.macs(job, client),
+            )
+            sent.append(_Sent(running, record))
         for message_id, note in zip(self._grid.push_messages(messages), sent, strict=True):
             self._sent[message_id] = note
             running.waiting.add(message_id)
@@ -189,7 +196,9 @@ class Dispatcher:
                 continue
             for message_id in job.waiting:
                 sent = self._sent.pop(message_id)
-                self._note(sent, "late", f"no reply within {limit:g} s", end_s=now)
+                reason = f"no reply within {limit:g} s"
+                record = replace(sent.record, status="late", reason=reason, end_s=now)
+                job.outcome.clients.append(record)
             job.waiting.clear()
 
     def _take(self, reply: Message, sent: _Sent) -> None:
@@ -199,11 +208,11 @@ class Dispatcher:
         metrics = _metrics(reply)
         timing = self._time.timing(
             Exchange(
-                client=sent.client,
+                client=sent.record.client,
                 start_s=outcome.start_s,
-                bytes_down=sent.bytes_down,
+                bytes_down=sent.record.bytes_down,
                 bytes_up=bytes_up,
-                macs=sent.macs,
+                macs=sent.record.macs,
                 measured_compute_s=_number(metrics, "compute_s"),
             )
         )
@@ -221,10 +230,10 @@ class Dispatcher:
                 self._add(reply, sent, metrics)
             except (payload.PayloadError, KeyError, TypeError, ValueError) as error:
                 status, reason = "refused", str(error)
-        self._note(
-            sent,
-            status,
-            reason,
+        record = replace(
+            sent.record,
+            status=status,
+            reason=reason[:500],
             bytes_up=bytes_up,
             train_samples=int(_number(metrics, "train_samples")),
             test_samples=int(_number(metrics, "test_samples")),
@@ -232,11 +241,12 @@ class Dispatcher:
             compute_s=timing.compute_s,
             end_s=timing.end_s,
         )
+        outcome.clients.append(record)
 
     def _add(self, reply: Message, sent: _Sent, metrics: Mapping[str, Any]) -> None:
         """Add weights and figures of a reply to its job, after checking them."""
         running = sent.running
-        expected = int(self._nodes.test_samples[sent.client])
+        expected = int(self._nodes.test_samples[sent.record.client])
         tested = int(metrics.get("test_samples", 0))
         correct = int(metrics.get("test_correct", 0))
         loss_sum = float(metrics.get("test_loss_sum", 0.0))
@@ -244,34 +254,19 @@ class Dispatcher:
             raise ValueError(
                 f"{correct} of {tested} test samples correct; the client has {expected}"
             )
-        trained = int(self._nodes.train_samples[sent.client])
-        if running.kind == MessageType.TRAIN and int(metrics["train_samples"]) != trained:
+        trained = int(self._nodes.train_samples[sent.record.client])
+        if running.request.kind == MessageType.TRAIN and int(metrics["train_samples"]) != trained:
             raise ValueError(f"{metrics['train_samples']} training samples; it has {trained}")
         if "weights" in reply.content:
             if running.mean is None:
                 running.mean = WeightedMean(running.outcome.job.weights)
             record = cast("ArrayRecord", reply.content["weights"])
             running.mean.add(payload.from_record(record), trained)
-        elif running.kind == UPLOAD:
+        elif running.request.weights:
             raise ValueError("the reply holds no weights")
         running.correct += correct
         running.loss_sum += loss_sum
         running.outcome.test_samples += tested
-
-    def _note(self, sent: _Sent, status: Status, reason: str, **figures: float) -> None:
-        outcome = sent.running.outcome
-        outcome.clients.append(
-            ClientRecord(
-                client=sent.client,
-                candidate=outcome.job.candidate,
-                group=outcome.group,
-                status=status,
-                reason=reason[:500],
-                bytes_down=sent.bytes_down,
-                macs=sent.macs,
-                **figures,
-            )
-        )
 
     def _finish(self, running: _Running) -> Outcome:
         """Fuse what a job's clients returned (DecNAS, section 4.3)."""

@@ -114,7 +114,7 @@ def to_record(flat: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     for name, array in flat.items():
         wrapped = Array(name, (int(array.size),), STYPE, b"")
         # flwr asks for bytes, but slices whatever has a buffer: a view saves one copy a message.
-        wrapped.data = cast("bytes", memoryview(np.ascontiguousarray(array)).cast("B"))
+        wrapped.data = cast("bytes", np.ascontiguousarray(array).data.cast("B"))
         record[name] = wrapped
     return record
 

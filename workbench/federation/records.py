@@ -20,11 +20,12 @@ link that never carries the message."""
 
 @dataclass(frozen=True)
 class ClientRecord:
-    """One message to one client and its reply."""
+    """One message to one client and its reply; ``message`` is its type (train, evaluate, ...)."""
 
     client: int
     candidate: int
     group: int
+    message: str
     status: Status
     reason: str = ""
     bytes_down: int = 0

@@ -93,10 +93,11 @@ class RoundDriver:
                 seed=client_seed(key, job.candidate, client),
             )
             hold_as = held_key(key.iteration, key.round, job.candidate) if hold else ""
-            config = {"architecture": job.architecture, "test": test, "hold": hold_as}
+            config = local_config(local)
+            config |= {"architecture": job.architecture, "test": test, "hold": hold_as}
             return RecordDict(
                 {
-                    "config": ConfigRecord({**config, **local_config(local)}),
+                    "config": ConfigRecord(config),
                     "weights": records[job.candidate],
                 }
             )
@@ -111,7 +112,7 @@ class RoundDriver:
             return _with(group, self._nodes.train_samples)
 
         return self._dispatcher.run(
-            jobs, groups, Request(MessageType.TRAIN, clients, content, macs)
+            jobs, groups, Request(MessageType.TRAIN, clients, content, macs, weights=not hold)
         )
 
     def upload(self, outcomes: Sequence[Outcome], key: RoundKey) -> list[Outcome]:
@@ -126,7 +127,11 @@ class RoundDriver:
         numbers = sorted({outcome.group for outcome in outcomes})
         groups = [Group(number, np.empty(0, dtype=np.int64)) for number in numbers]
         request = Request(
-            UPLOAD, lambda job, _: replied[job.candidate], content, lambda _job, _client: 0.0
+            UPLOAD,
+            lambda job, _: replied[job.candidate],
+            content,
+            lambda _job, _client: 0.0,
+            weights=True,
         )
         fixed = {outcome.job.candidate: numbers.index(outcome.group) for outcome in outcomes}
         return self._dispatcher.run([outcome.job for outcome in outcomes], groups, request, fixed)
@@ -148,7 +153,7 @@ class RoundDriver:
             return _with(group, self._nodes.test_samples)
 
         return self._dispatcher.run(
-            jobs, groups, Request(MessageType.EVALUATE, clients, content, macs)
+            jobs, groups, Request(MessageType.EVALUATE, clients, content, macs, weights=False)
         )
 
 

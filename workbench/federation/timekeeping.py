@@ -56,6 +56,10 @@ class Timekeeper(Protocol):
         """Let virtual time pass; real time passes by itself."""
         ...
 
+    def resume_at(self, time_s: float) -> None:
+        """Go on from the time at which an interrupted run was."""
+        ...
+
 
 class VirtualTime:
     """Time on a simulated network: computed from bytes, link rates and MACs."""
@@ -73,7 +77,7 @@ class VirtualTime:
         """Compute when the reply arrives: download, computation, upload, one after the other."""
         client = np.array([exchange.client])
         download = self._transfer(client, exchange.bytes_down, exchange.start_s, "down")
-        compute = self._network.compute_s(exchange.macs)
+        compute = self._network.compute_s(exchange.macs, exchange.client)
         begin = exchange.start_s + download + compute
         upload = self._transfer(client, exchange.bytes_up, begin, "up")
         return Timing(begin + upload, download + upload, compute)
@@ -81,6 +85,10 @@ class VirtualTime:
     def advance(self, to_s: float) -> None:
         """Set the virtual clock."""
         self._network.advance(to_s)
+
+    def resume_at(self, time_s: float) -> None:
+        """Set the virtual clock."""
+        self._network.advance(time_s)
 
     def _transfer(self, client: np.ndarray, size: int, start_s: float, direction: str) -> float:
         if not np.isfinite(start_s):
@@ -101,17 +109,22 @@ class WallTime:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._before_s = 0.0
 
     def now_s(self) -> float:
-        """Seconds since the network came up."""
-        return self._network.now_s()
+        """Seconds that this run has had a network, over all its interruptions."""
+        return self._before_s + self._network.now_s()
 
     def timing(self, exchange: Exchange) -> Timing:
         """Read the clock; what was not computation was transfer and waiting."""
-        end = self._network.now_s()
+        end = self.now_s()
         transfer = max(0.0, end - exchange.start_s - exchange.measured_compute_s)
         return Timing(end, transfer, exchange.measured_compute_s)
 
     def advance(self, to_s: float) -> None:
         """Wait until ``to_s``, if that is still to come."""
-        time.sleep(max(0.0, to_s - self._network.now_s()))
+        time.sleep(max(0.0, to_s - self.now_s()))
+
+    def resume_at(self, time_s: float) -> None:
+        """Count on from ``time_s``."""
+        self._before_s = time_s - self._network.now_s()

@@ -1,1 +1,1 @@
-"""search."""
+"""The search: the whole loop, its policies, and the run that it writes."""

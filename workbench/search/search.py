@@ -1,0 +1,271 @@
+"""A search: everything that it takes, checked, and the command to run it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from workbench.federation import payload
+from workbench.federation.client import make_client_app
+from workbench.federation.dispatch import RoundLimits
+from workbench.federation.engines import open_engine
+from workbench.federation.nodes import discover
+from workbench.federation.strategies import FedAvg
+from workbench.grouping.netdag import NetDAG
+from workbench.pruning import codec
+from workbench.pruning.cost import cost_of
+from workbench.pruning.netadapt import NetAdapt
+from workbench.search import config as settings
+from workbench.search.control import Control, Stopped
+from workbench.search.folder import RunFolder
+from workbench.search.loop import Loop
+from workbench.search.policies import Availability, SearchPolicy
+from workbench.search.run import Run
+from workbench.search.workspace import Workspace
+from workbench.testbed.simulated import SimulatedTestbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from workbench.data.dataset import Dataset
+    from workbench.fleet import Fleet
+    from workbench.grouping.base import GroupingStrategy
+    from workbench.pruning.cost import Cost
+    from workbench.testbed.base import Testbed
+
+
+@dataclass(kw_only=False)
+class Search:
+    """A network-aware federated architecture search, before it runs.
+
+    Parameters
+    ----------
+    model
+        The initial network: any module that can be traced; its weights are the start.
+    dataset
+        What the clients' sample indices point into.
+    fleet
+        The clients, with their samples and links.
+    netadapt
+        Which candidates are proposed, and which one wins.
+    grouping
+        Which client trains which candidate.
+    training
+        How a group trains its candidate.
+    testbed
+        The network between server and clients.
+    seed
+        Of everything that chance decides in the search.
+    groups
+        Number of groups; None makes one for each candidate.
+    policy, limits, availability
+        Rounds, dropping and tuning; deadline and minimum of replies; which clients are there.
+    device
+        ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+
+    Raises
+    ------
+    ValueError
+        If the parts do not fit each other: a budget that can't be met, a fleet without samples,
+        more groups than clients, a model with another number of outputs than there are classes.
+    """
+
+    model: nn.Module
+    dataset: Dataset
+    fleet: Fleet
+    netadapt: NetAdapt = field(default_factory=NetAdapt)
+    grouping: GroupingStrategy = field(default_factory=NetDAG)
+    training: FedAvg = field(default_factory=FedAvg)
+    testbed: Testbed = field(default_factory=SimulatedTestbed)
+    seed: int = 0
+    groups: int | None = None
+    policy: SearchPolicy = field(default_factory=SearchPolicy)
+    limits: RoundLimits = field(default_factory=RoundLimits)
+    availability: Availability = field(default_factory=Availability)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.control = Control()
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        self._check()
+
+    # ------------------------------------------------------------------ running
+
+    def run(self, path: str | Path, *, progress: bool = True) -> Run:
+        """Run the search in a folder, or go on with the one that is there.
+
+        A run that was killed goes on after its last complete round and ends as it would have
+        without the interruption. Ctrl-C and `stop` end it between two rounds with what it has.
+
+        Parameters
+        ----------
+        path
+            The run folder; it is made if it is not there.
+        progress
+            Whether to show a progress bar.
+
+        Raises
+        ------
+        workbench.search.folder.RunFolderError
+            If the folder can't be written, is in use, or holds a run with another config.
+        workbench.search.loop.SearchError
+            If no candidate is left; the run can be resumed.
+        """
+        self.control = Control()
+        with RunFolder(path).open(self.config) as folder:
+            folder.write_fleet(self.fleet)
+            run = Run(path)
+            if run.finished:
+                return run
+            app = make_client_app(self.dataset, self.fleet, self._device)
+            total = self._total_rounds
+            done = int(run.checkpoint.get("rounds_done", 0))
+            with (
+                self.testbed.up(self.fleet) as network,
+                open_engine(network, app) as engine,
+                tqdm(total=total, initial=done, unit="round", disable=not progress) as bar,
+            ):
+                nodes = discover(engine.grid, len(self.fleet))
+
+                def tell(event: Mapping[str, Any]) -> None:
+                    _show(bar, event)
+                    for listener in list(self.listeners):
+                        listener(event)
+
+                work = Workspace(self, folder, network, engine, nodes, self.control, tell)
+                try:
+                    Loop(work).run()
+                except Stopped:
+                    bar.set_description("stopped")
+        return Run(path)
+
+    def pause(self) -> None:
+        """Let a running search wait before its next round."""
+        self.control.pause()
+
+    def resume(self) -> None:
+        """Let a paused search go on."""
+        self.control.resume()
+
+    def stop(self) -> None:
+        """End a running search before its next round; `run` with the same folder goes on."""
+        self.control.stop()
+
+    # ------------------------------------------------------------------ what the loop asks
+
+    @cached_property
+    def initial_model(self) -> tuple[str, payload.Flat]:
+        """Architecture and weights of the initial model."""
+        description = codec.describe(self.model, self.dataset.input_shape)
+        return description, payload.flatten(self.model)
+
+    @cached_property
+    def initial_cost(self) -> Cost:
+        """What the initial model costs."""
+        return cost_of(self.model, self.dataset.input_shape)
+
+    @property
+    def pretrain_rounds(self) -> int:
+        """Rounds that train the initial model."""
+        chosen = self.policy.pretrain_rounds
+        return self.training.rounds if chosen is None else chosen
+
+    def rounds(self, iteration: int) -> int:
+        """Return the rounds that a candidate gets in an iteration, counted from 1."""
+        dynamic = self.policy.rounds
+        return self.training.rounds if dynamic is None else dynamic.rounds(iteration)
+
+    def schedule_order(self, iteration: int, candidates: int) -> list[int]:
+        """Return in which order candidates take the groups 0, 1, ...: by size, or drawn."""
+        if self.policy.scheduling == "by size":
+            return list(range(candidates))
+        return [
+            int(n) for n in np.random.default_rng([self.seed, iteration]).permutation(candidates)
+        ]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Everything that decides what this search will find, JSON-able."""
+        description, weights = self.initial_model
+        digest = hashlib.sha256()
+        for name, array in weights.items():
+            digest.update(name.encode())
+            digest.update(array.data)
+        return {
+            "model": {
+                "architecture": hashlib.sha256(description.encode()).hexdigest(),
+                "weights": digest.hexdigest(),
+            },
+            "dataset": {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint(),
+                "input_shape": list(self.dataset.input_shape),
+            },
+            "fleet": {**self.fleet.settings, "fingerprint": self.fleet.fingerprint()},
+            **{
+                name: settings.describe(getattr(self, name))
+                for name in (
+                    "netadapt", "grouping", "training", "testbed", "seed", "groups", "policy",
+                    "limits", "availability", "device",
+                )
+            },
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ checks
+
+    @property
+    def _device(self) -> str:
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.device
+
+    @property
+    def _total_rounds(self) -> int:
+        iterations = range(1, self.netadapt.iterations + 1)
+        searching = sum(self.rounds(iteration) for iteration in iterations)
+        return self.pretrain_rounds + searching + self.policy.tune_rounds
+
+    def _check(self) -> None:
+        if self.device not in {"auto", "cpu"} and not self.device.startswith("cuda"):
+            raise ValueError(f"device is {self.device!r}; allowed are 'auto', 'cpu' and 'cuda'")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; allowed are whole numbers from 0 up")
+        if not self.fleet.train_samples.sum():
+            raise ValueError(
+                "the fleet has no training samples; make it from a data set, for example with "
+                "Fleet.dirichlet(dataset, ...)"
+            )
+        rows = np.concatenate([*self.fleet.train_indices, *self.fleet.test_indices])
+        if rows.max() >= len(self.dataset.labels):
+            raise ValueError(
+                f"the fleet points at sample {rows.max()}, but {self.dataset.name} has "
+                f"{len(self.dataset.labels)}; make the fleet from this data set"
+            )
+        self.netadapt.check(self.model, self.dataset.input_shape)
+        first = self.netadapt.propose(self.model, self.dataset.input_shape)
+        groups = self.groups or sum(candidate.usable for candidate in first)
+        if not 1 <= groups <= len(self.fleet):
+            raise ValueError(
+                f"groups is {groups}, but there are {len(self.fleet)} clients; allowed are "
+                f"1 to {len(self.fleet)}"
+            )
+
+
+def _show(bar: tqdm[Any], event: Mapping[str, Any]) -> None:
+    """Show an event in the progress bar."""
+    if event["event"] == "round":
+        bar.set_description(
+            "pre-training" if event["iteration"] == 0 else f"iteration {event['iteration']}"
+        )
+        bar.update()
+    elif event["event"] == "select" and event["accuracy"] is not None:
+        bar.set_postfix(accuracy=f"{event['accuracy']:.3f}", mmacs=f"{event['macs'] / 1e6:.1f}")
