@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from workbench.data.datasets import Dataset, load_dataset
 from workbench.fleet import Fleet
@@ -45,6 +47,21 @@ def workbench_data(missing: Missing) -> Path:
     if not named or not Path(named).is_dir():
         missing("data", f"WORKBENCH_DATA is {named!r}, not a folder with the data sets")
     return Path(named)
+
+
+@pytest.fixture
+def chromium(missing: Missing) -> Iterator[Browser]:
+    """Return a headless Chromium; tests make their own contexts in it.
+
+    Not shared between tests: while it is up, this thread has a running event loop.
+    """
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        missing("browser", "there is no chromium on the path")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        arguments += ["--disable-background-networking", "--disable-component-update"]
+        yield playwright.chromium.launch(executable_path=path, args=arguments)
 
 
 @pytest.fixture(scope="session")
