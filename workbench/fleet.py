@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from workbench.data import partition
-from workbench.tiers import PAPER_TIERS, Tier, draw_rates
+from workbench.fleet_input import checked_counts, checked_names, checked_rates, checked_tier
+from workbench.tiers import PAPER_TIERS, Tier, assign_tiers, draw_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,12 +75,12 @@ class Fleet:
         Raises
         ------
         ValueError
-            If ``alpha`` is not positive, ``test_fraction`` is outside [0, 1), or there are more
-            clients than samples.
+            If ``alpha`` is not positive, a fraction is outside [0, 1), or there are more clients
+            than samples.
         """
         given = dataset.client_indices
         parts = partition.dirichlet(dataset.labels[given], clients, alpha, seed=seed)
-        return cls._from_parts(
+        return cls.from_partition(
             dataset,
             [given[part] for part in parts],
             tiers=tiers,
@@ -100,10 +101,10 @@ class Fleet:
         test_fraction: float = 0.25,
         validation_fraction: float = 0.0,
     ) -> Fleet:
-        """Split a dataset evenly and at random over clients."""
+        """Split a dataset evenly and at random over clients; errors as in `dirichlet`."""
         given = dataset.client_indices
         parts = partition.iid(len(given), clients, seed=seed)
-        return cls._from_parts(
+        return cls.from_partition(
             dataset,
             [given[part] for part in parts],
             tiers=tiers,
@@ -125,7 +126,15 @@ class Fleet:
         test_fraction: float = 0.25,
         validation_fraction: float = 0.0,
     ) -> Fleet:
-        """Make one client of each identity (person, writer) with at least ``min_samples``."""
+        """Make one client of each identity (person, writer) with at least ``min_samples``.
+
+        ``identity`` (n,) says whose each sample is; what the dataset says if None.
+
+        Raises
+        ------
+        ValueError
+            If nobody says whose the samples are, or nobody has enough of them.
+        """
         owners = dataset.identity if identity is None else np.asarray(identity)
         if owners is None:
             raise ValueError(f"{dataset.name} names nobody; identity must say whose each image is")
@@ -133,7 +142,7 @@ class Fleet:
             raise ValueError(f"identity must have the shape ({len(dataset)},), got {owners.shape}")
         given = dataset.client_indices
         parts = partition.by_identity(owners[given], min_samples=min_samples)
-        return cls._from_parts(
+        return cls.from_partition(
             dataset,
             [given[part] for part in parts],
             tiers=tiers,
@@ -163,38 +172,46 @@ class Fleet:
         ValueError
             If counts are negative or not whole numbers, or a length does not match.
         """
-        counts = _checked_counts(label_counts)
+        counts = checked_counts(label_counts)
         clients = len(counts)
         drawn_tier, drawn_rate = _draw_links(clients, tuple(tiers), seed)
         if tier is not None:
-            drawn_tier = np.asarray(tier, dtype=np.int64)
-            _check_shape("tier", drawn_tier, clients)
-            if drawn_tier.size and not (drawn_tier.min() >= 0 and drawn_tier.max() < len(tiers)):
-                raise ValueError(f"tier must lie in 0..{len(tiers) - 1}, got {drawn_tier.tolist()}")
+            drawn_tier = checked_tier(tier, clients, len(tiers))
             drawn_rate = draw_rates(drawn_tier, tuple(tiers), np.random.default_rng([seed, 1]))
         if rate_bps is not None:
-            drawn_rate = _checked_rates(rate_bps, clients)
+            drawn_rate = checked_rates(rate_bps, clients)
         return cls(
             label_counts=counts,
             tier=drawn_tier,
             rate_bps=drawn_rate,
             tiers=tuple(tiers),
-            names=_checked_names(names, clients),
+            names=checked_names(names, clients),
             settings={"method": "label_counts", "seed": seed},
         )
 
     @classmethod
-    def _from_parts(
+    def from_partition(
         cls,
         dataset: Dataset,
-        parts: list[NDArray[np.int64]],
+        parts: Sequence[NDArray[np.int64]],
         *,
-        tiers: Sequence[Tier],
-        seed: int,
-        validation_fraction: float,
-        test_fraction: float,
-        settings: dict[str, Any],
+        tiers: Sequence[Tier] = PAPER_TIERS,
+        seed: int = 0,
+        test_fraction: float = 0.25,
+        validation_fraction: float = 0.0,
+        settings: dict[str, Any] | None = None,
     ) -> Fleet:
+        """Make one client of each part: indices into the dataset, int64.
+
+        The other methods end here; ``settings`` says how the parts were made.
+
+        Raises
+        ------
+        ValueError
+            If there is no part, or a fraction is outside [0, 1).
+        """
+        if not parts:
+            raise ValueError("parts is empty; at least one client is needed")
         splits = partition.three_way_split(
             parts,
             dataset.labels,
@@ -211,12 +228,12 @@ class Fleet:
             tier=tier,
             rate_bps=rate_bps,
             tiers=tuple(tiers),
-            names=_checked_names(None, len(parts)),
+            names=checked_names(None, len(parts)),
             train_indices=tuple(train for train, _, _ in splits),
             validation_indices=tuple(validation for _, validation, _ in splits),
             test_indices=tuple(test for _, _, test in splits),
             settings={
-                **settings,
+                **(settings or {"method": "partition"}),
                 "dataset": dataset.name,
                 "clients": len(parts),
                 "seed": seed,
@@ -251,6 +268,11 @@ class Fleet:
         """Validation samples of each client, (N,) int64."""
         return np.array([len(part) for part in self.validation_indices], dtype=np.int64)
 
+    @property
+    def can_train(self) -> NDArray[np.bool_]:
+        """Which clients have samples to train on, (N,) bool; the others take no part."""
+        return (self.train_samples if self.train_indices else self.samples) > 0
+
     def index(self, client: int | str) -> int:
         """Return the row of a client, given by its row or its name.
 
@@ -270,7 +292,7 @@ class Fleet:
 
     def with_rates(self, rate_bps: ArrayLike) -> Fleet:
         """Return the same fleet with other present link rates, (N,) in bit/s."""
-        return replace(self, rate_bps=_checked_rates(rate_bps, len(self)))
+        return replace(self, rate_bps=checked_rates(rate_bps, len(self)))
 
     def table(self) -> pd.DataFrame:
         """One row a client: name, tier, class, rate in Mbit/s, samples, classes present."""
@@ -311,55 +333,11 @@ class Fleet:
 def _draw_links(
     clients: int, tiers: tuple[Tier, ...], seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give each client a tier, as evenly as the number divides, and a rate of that tier."""
-    if not tiers:
-        raise ValueError("tiers is empty; at least one tier is needed")
-    generator = np.random.default_rng([seed, 0])
-    # What is left after the even share goes to tiers spread over the whole table, not to the
-    # slowest ones.
-    even, left = divmod(clients, len(tiers))
-    extra = np.linspace(0, len(tiers) - 1, left).round().astype(np.int64)
-    tier = generator.permutation(
-        np.concatenate([np.repeat(np.arange(len(tiers), dtype=np.int64), even), extra])
-    )
+    # Streams of their own, so that a rate does not depend on how tiers are dealt out.
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, but must be a whole number from 0 up")
+    tier = assign_tiers(clients, tiers, np.random.default_rng([seed, 0]))
     return tier, draw_rates(tier, tiers, np.random.default_rng([seed, 1]))
-
-
-def _checked_counts(label_counts: ArrayLike) -> NDArray[np.int64]:
-    counts = np.asarray(label_counts, dtype=np.float64)
-    if counts.ndim != 2 or counts.shape[0] == 0 or counts.shape[1] == 0:
-        raise ValueError(f"label_counts must have the shape (clients, classes), got {counts.shape}")
-    bad = ~np.isfinite(counts) | (counts < 0) | (counts != np.floor(counts))
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"label_counts[{row}, {column}] is {counts[row, column]:g}; "
-            "counts are whole numbers from 0 up"
-        )
-    return counts.astype(np.int64)
-
-
-def _checked_rates(rate_bps: ArrayLike, clients: int) -> NDArray[np.float64]:
-    rates = np.array(rate_bps, dtype=np.float64)
-    _check_shape("rate_bps", rates, clients)
-    bad = ~np.isfinite(rates) | (rates < 0)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(f"rate_bps[{row}] is {rates[row]}; rates are finite numbers from 0 up")
-    return rates
-
-
-def _check_shape(name: str, array: NDArray[Any], clients: int) -> None:
-    if array.shape != (clients,):
-        raise ValueError(f"{name} must have the shape ({clients},), got {array.shape}")
-
-
-def _checked_names(names: Sequence[str] | None, clients: int) -> tuple[str, ...]:
-    if names is None:
-        return tuple(f"client-{row}" for row in range(clients))
-    if len(names) != clients or len(set(names)) != clients:
-        raise ValueError(f"names must be {clients} different names, got {list(names)}")
-    return tuple(names)
 
 
 def _span(names: tuple[str, ...]) -> str:

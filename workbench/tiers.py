@@ -99,6 +99,30 @@ def load_tiers(path: str | Path) -> tuple[Tier, ...]:
     return tuple(tiers)
 
 
+def assign_tiers(
+    clients: int, tiers: Sequence[Tier], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Give each client a tier at random, the same number of clients to each where that divides.
+
+    What is left over goes to tiers spread evenly over the table, not to the slowest ones.
+
+    Returns
+    -------
+    (clients,) int64, index into ``tiers``
+
+    Raises
+    ------
+    ValueError
+        If there is no tier.
+    """
+    if not tiers:
+        raise ValueError("tiers is empty; at least one tier is needed")
+    share, left = divmod(clients, len(tiers))
+    extra = (2 * np.arange(left) + 1) * len(tiers) // (2 * max(left, 1))
+    even = np.repeat(np.arange(len(tiers)), share)
+    return generator.permutation(np.concatenate([even, extra]).astype(np.int64))
+
+
 def draw_rates(
     tier: NDArray[np.int64], tiers: Sequence[Tier], generator: np.random.Generator
 ) -> NDArray[np.float64]:

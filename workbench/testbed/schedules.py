@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from workbench.testbed.base import Segment
+from workbench.testbed.replay import TraceSchedule
 from workbench.tiers import draw_rates
 
 if TYPE_CHECKING:
@@ -61,5 +62,7 @@ class ConstantSchedule:
         return Segment(fleet.rate_bps, fleet.rate_bps, math.inf)
 
 
-AnySchedule = Annotated[TierSchedule | ConstantSchedule, Field(discriminator="kind")]
+AnySchedule = Annotated[
+    TierSchedule | ConstantSchedule | TraceSchedule, Field(discriminator="kind")
+]
 """The schedules that a testbed's description can hold and a config file can name."""

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from workbench.testbed import timing
 from workbench.testbed.base import Network, Testbed
 from workbench.testbed.links import LinkState
+from workbench.testbed.replay import TraceSchedule
 from workbench.testbed.schedules import AnySchedule, TierSchedule
 
 if TYPE_CHECKING:
@@ -164,6 +165,10 @@ class SimulatedNetwork(Network):
         start: NDArray[np.float64],
         direction: Direction,
     ) -> NDArray[np.float64]:
+        schedule = self._links.schedule
+        if isinstance(schedule, TraceSchedule):
+            return schedule.finish_s(self.fleet, direction, rows, bits, start)
+
         def segment_at(time_s: float) -> tuple[NDArray[np.float64], float]:
             segment = self._links.segment(time_s)
             rates = segment.down_bps if direction == "down" else segment.up_bps
