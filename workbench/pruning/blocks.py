@@ -122,7 +122,9 @@ def find_blocks(model: nn.Module, input_shape: Sequence[int]) -> Blocks:
     if known is not None and known[0] == signature:
         return known[1]
     traced = trace(model, shape)
-    found = Blocks(traced, tuple(_block(tied, traced.layers) for tied in tied_layers(model, traced)))
+    found = Blocks(
+        traced, tuple(_block(tied, traced.layers) for tied in tied_layers(model, traced))
+    )
     remember(model, found)
     return found
 

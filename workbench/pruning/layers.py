@@ -188,7 +188,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 
 def example_input(
-    input_shape: Sequence[int], batch: int = 1, device: str = "meta", dtype: torch.dtype | None = None
+    input_shape: Sequence[int],
+    batch: int = 1,
+    device: str = "meta",
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Return a batch of zeros (batch, *input_shape)."""
     return torch.zeros((batch, *input_shape), device=device, dtype=dtype)
@@ -246,9 +249,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             positions = math.prod(inputs[0].shape[2:])
         elif layer.prunable:
             positions = math.prod(output.shape[2:])
-        layers[name] = replace(
-            layer, positions=layer.positions + positions, calls=layer.calls + 1
-        )
+        layers[name] = replace(layer, positions=layer.positions + positions, calls=layer.calls + 1)
 
     with ExitStack() as stack:
         for module in by_module:
@@ -261,7 +262,9 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             raise ValueError(
                 f"the network does not run on an input of shape {(1, *shape)}: {error}"
             ) from error
-    counted = sum(int(layer.macs(layer.in_channels, layer.out_channels)) for layer in layers.values())
+    counted = sum(
+        int(layer.macs(layer.in_channels, layer.out_channels)) for layer in layers.values()
+    )
     return Trace(
         input_shape=shape,
         layers=layers,

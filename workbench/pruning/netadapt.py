@@ -171,7 +171,10 @@ class NetAdapt:
         budgets = self.budgets
         return max(
             budgets,
-            key=lambda name: (current.of(name) / initial.of(name) - budgets[name], name == self.resource),
+            key=lambda name: (
+                current.of(name) / initial.of(name) - budgets[name],
+                name == self.resource,
+            ),
         )
 
     def target(self, iteration: int, current: Cost, initial: Cost) -> float:
@@ -286,7 +289,11 @@ class NetAdapt:
         current: Cost,
         iteration: int,
     ) -> Candidate:
-        seed = int(np.random.SeedSequence([self.seed, iteration, blocks.all.index(block)]).generate_state(1)[0])
+        seed = int(
+            np.random.SeedSequence([self.seed, iteration, blocks.all.index(block)]).generate_state(
+                1
+            )[0]
+        )
         scores = unit_scores(model, blocks.trace.layers, block, self.ranking, seed)
         order = keep_order(block, scores)
         costs = block_costs(blocks, block, order)

@@ -92,9 +92,7 @@ def _slice_layer(
     _set_widths(module, layer, inputs, outputs)
 
 
-def _slice_tensor(
-    module: nn.Module, key: str, cuts: list[tuple[int, NDArray[np.int64]]]
-) -> None:
+def _slice_tensor(module: nn.Module, key: str, cuts: list[tuple[int, NDArray[np.int64]]]) -> None:
     parameter = module._parameters.get(key)  # noqa: SLF001 - assignment without registering again
     if parameter is not None:
         value = take(parameter.detach(), cuts)

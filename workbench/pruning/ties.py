@@ -109,9 +109,7 @@ def tied_layers(model: nn.Module, trace: Trace) -> list[TiedLayers]:
     # A layer's output channels are one block even where they belong to units of their own. A
     # depthwise convolution makes no channels of its own: it only hands on those of its input.
     producers = [
-        name
-        for name, layer in trace.layers.items()
-        if layer.prunable and layer.kind != "depthwise"
+        name for name, layer in trace.layers.items() if layer.prunable and layer.kind != "depthwise"
     ]
     unit = channels.components()
     same_layer = [
