@@ -1,0 +1,162 @@
+"""The ways into a live testbed's namespaces: sockets, programs and processes of one's own.
+
+Nothing leads in but an open file descriptor. A socket belongs for ever to the namespace in which
+it was opened, whichever process holds it: so the keeper opens sockets inside and hands them over,
+and the notebook speaks to the server as if it were there, while nothing listens on the host. It
+works in the same way with root and without, and no byte is copied by a relay.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from workbench.testbed import cleanup, linux, wiring
+from workbench.testbed.channel import Channel, ChannelClosedError
+from workbench.testbed.keeper import Settings, fork_keeper
+from workbench.testbed.nursery import ClientProcesses
+from workbench.testbed.programs import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from workbench.testbed.nursery import Run
+    from workbench.testbed.wiring import Delay
+
+
+class NetworkLostError(ConnectionError):
+    """The testbed was taken down, or its keeper was killed."""
+
+
+class Enclosure:
+    """Namespaces of a testbed that is up; clients are given by their row, the server by None.
+
+    Attributes
+    ----------
+    folder
+        For logs and other files of this testbed; removed with it.
+    mark
+        What the names of its processes begin with.
+    """
+
+    def __init__(self, delay: Delay, *, rootless: bool | None) -> None:
+        number = secrets.token_hex(3)
+        if rootless is None:
+            rootless = not linux.may_administer()
+        self.mark = f"wb-{number}"
+        self.folder = cleanup.new_folder(number)
+        settings = Settings(
+            mark=self.mark,
+            folder=str(self.folder),
+            rootless=rootless,
+            delay=delay,
+            host_network=linux.namespace_id(),
+        )
+        try:
+            cleanup.write_owner(self.folder, self.mark)
+            self._keeper, self._process = fork_keeper(settings)
+        except RuntimeError as error:
+            cleanup.remove_folder(self.folder)
+            raise RuntimeError(_why_not(str(error), rootless=rootless)) from error
+        except BaseException:
+            cleanup.remove_folder(self.folder)
+            raise
+
+    def ask(self, **question: object) -> tuple[Any, list[int]]:
+        """Ask the keeper to do something; see `workbench.testbed.keeper`.
+
+        Raises
+        ------
+        NetworkLostError
+            If the testbed is down.
+        RuntimeError
+            If it could not be done; the message says why.
+        """
+        try:
+            return self._keeper.request(**question)
+        except ChannelClosedError as error:
+            reason = "its keeper process was killed" if self._process else "it was closed"
+            raise NetworkLostError(f"the testbed is down: {reason}") from error
+
+    def address(self, client: int | None = None) -> str:
+        """Return the IPv4 address of a client or the server."""
+        return wiring.address(1 if client is None else client + 2)
+
+    def socket(
+        self,
+        client: int | None = None,
+        family: socket.AddressFamily = socket.AF_INET,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+    ) -> socket.socket:
+        """Return a new socket that lives in a client's or the server's namespace.
+
+        It is used like any other, from any thread of this process; what it sends and receives
+        passes the testbed's links and nothing else.
+        """
+        _, (descriptor,) = self.ask(do="socket", where=client, family=int(family), kind=int(kind))
+        return socket.socket(fileno=descriptor)
+
+    def spawn(
+        self,
+        command: Sequence[str],
+        client: int | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: str = "program.log",
+    ) -> Program:
+        """Start a program in a client's or the server's namespace; it ends with the testbed.
+
+        It runs in `folder` with this process's environment and ``environment``; its output goes
+        to the file ``log`` there.
+        """
+        output = self.folder / log
+        number, (descriptor,) = self.ask(
+            do="spawn",
+            where=client,
+            command=list(command),
+            environment=dict(os.environ) | dict(environment or {}),
+            folder=str(self.folder),
+            output=str(output),
+        )
+        return Program(self._keeper, number, descriptor, output)
+
+    def fork_clients(
+        self, run: Run, clients: int, heard: Callable[[int, dict[str, Any]], None]
+    ) -> ClientProcesses:
+        """Fork this process, ready to run ``run`` for each client; see `ClientProcesses`."""
+        _, (descriptor,) = self.ask(do="channel")
+        return ClientProcesses(
+            run,
+            clients,
+            Channel.from_descriptor(descriptor),
+            heard,
+            mark=self.mark,
+            log=str(self.folder / "clients.log"),
+        )
+
+    def close(self) -> None:
+        """End every process inside and remove the folder; a second call does nothing."""
+        if not self._process:
+            return
+        process, self._process = self._process, 0
+        self._keeper.close()
+        with suppress(ChildProcessError):
+            os.waitpid(process, 0)
+        cleanup.remove_folder(self.folder)
+
+
+def _why_not(reason: str, *, rootless: bool) -> str:
+    """Turn the kernel's reason into one that helps."""
+    if "netem" in reason:
+        return reason
+    if rootless:
+        remedy = (
+            "run as root, or allow user namespaces (sysctl user.max_user_namespaces above 0; on "
+            "Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0; in Docker --privileged)"
+        )
+    else:
+        remedy = "in a container, start it with --cap-add SYS_ADMIN --cap-add NET_ADMIN"
+    return f"the namespace testbed cannot be put up here: {reason}; {remedy}"

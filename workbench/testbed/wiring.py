@@ -1,0 +1,138 @@
+"""Bridge, links and addresses of a live testbed, by way of pyroute2.
+
+pyroute2 is always asked without a namespace, by a process that is inside the right one as a
+whole: its own way of opening a socket elsewhere forks a process per link.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from workbench.testbed import linux
+
+PREFIX_LENGTH = 16
+_BRIDGE = "switch"
+_INNER = "link"
+"""Never ``eth0``: a slip into the host's namespace must not meet an interface of that name."""
+
+
+def address(host: int) -> str:
+    """Return the address of a host of the testbed, 1 being the server.
+
+    The range is set aside for measurements (RFC 2544) and not routed anywhere.
+    """
+    return f"198.18.{host >> 8}.{host & 255}"
+
+
+@dataclass(frozen=True)
+class Delay:
+    """What every link adds to its rate, in each direction."""
+
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Tell whether any of it is asked for."""
+        return bool(self.latency_s or self.jitter_s or self.loss)
+
+
+class Switch:
+    """The bridge in the present network namespace, and what is plugged into it."""
+
+    def __init__(self, delay: Delay) -> None:
+        self._delay = delay
+        self._route = IPRoute()
+        _quieten()
+        self._route.link("add", ifname=_BRIDGE, kind="bridge")
+        self._bridge = self._index(self._route, _BRIDGE)
+        self._route.link("set", index=self._bridge, state="up")
+        if delay.wanted:
+            self._add_delay(self._route, self._bridge)  # refused here rather than half-way
+            self._route.tc("del", index=self._bridge, handle=0, parent=0xFFFFFFFF)
+
+    def prepare(self, host_network: int) -> None:
+        """Ready the namespace that this process has just made and entered.
+
+        Raises
+        ------
+        RuntimeError
+            If it is the host's, or if it has an interface already.
+        """
+        if linux.namespace_id() == host_network:
+            raise RuntimeError("still in the host's network namespace; nothing was touched")
+        _quieten()
+        with IPRoute() as route:
+            real = [
+                link.get("ifname")
+                for link in route.get_links()
+                if link.get(("linkinfo", "kind")) is None and link.get("ifname") != "lo"
+            ]
+            if real:
+                raise RuntimeError(f"a new namespace shows the interfaces {real}; not touched")
+            route.link("set", index=1, state="up")
+
+    def plug(self, name: str, namespace: int, home: int, host: int) -> tuple[int, int]:
+        """Join a namespace to the bridge; return the indices of port and inner interface."""
+        port_name = f"port-{host}"
+        self._route.link(
+            "add",
+            ifname=port_name,
+            kind="veth",
+            peer={"ifname": _INNER, "net_ns_fd": namespace},
+        )
+        port = self._index(self._route, port_name)
+        self._route.link("set", index=port, master=self._bridge, state="up", ifalias=name)
+        if self._delay.wanted and host != 1:
+            self._add_delay(self._route, port)
+        with linux.inside(namespace, home), IPRoute() as route:
+            inner = self._index(route, _INNER)
+            route.addr("add", index=inner, address=address(host), prefixlen=PREFIX_LENGTH)
+            route.link("set", index=inner, state="up")
+            if self._delay.wanted and host != 1:
+                self._add_delay(route, inner)
+        return port, inner
+
+    def unplug(self, port: int) -> None:
+        """Remove a link; its other end goes with it."""
+        self._route.link("del", index=port)
+
+    def _add_delay(self, route: IPRoute, interface: int) -> None:
+        try:
+            route.tc(
+                "add",
+                "netem",
+                index=interface,
+                handle=0x10000,
+                delay=round(self._delay.latency_s * 1e6),
+                jitter=round(self._delay.jitter_s * 1e6),
+                loss=self._delay.loss * 100,
+                limit=10_000,
+            )
+        except NetlinkError as error:
+            raise RuntimeError(
+                "this kernel has no netem, so a link cannot have delay, jitter or loss "
+                f"({os.strerror(error.code)}); set latency_s, jitter_s and loss to 0, or use a "
+                "kernel with the module sch_netem"
+            ) from error
+
+    @staticmethod
+    def _index(route: IPRoute, name: str) -> int:
+        found = route.link_lookup(ifname=name)
+        if not found:
+            raise RuntimeError(f"the interface {name} was made but cannot be found")
+        return int(found[0])
+
+
+def _quieten() -> None:
+    """Keep IPv6 from greeting every other client: 210 links would all get 210 greetings."""
+    for setting in ("all", "default"):
+        with suppress(OSError):  # a kernel without IPv6 has nothing to say
+            Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
