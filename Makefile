@@ -29,6 +29,7 @@ help: ## say what can be made (default)
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-8s %s\n", $$1, $$2 }'
 	@echo 'PYTHON=/path/to/python    the Python (3.11 or newer) that .venv is made from'
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
+	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
 	@echo 'TESTS="tests/grouping"    for test: arguments for pytest'
 	@echo 'ONLY=name                 for bench: only the benchmarks whose file has this in its name'
 
@@ -36,7 +37,8 @@ run: $(INSTALLED) ## set up, run the quickstart notebook, print its result, writ
 	@$(RUN) -m workbench run-notebook $(QUICKSTART) $(foreach p,$(PARAMETERS),-p '$(p)')
 
 lab: $(INSTALLED) ## open JupyterLab on the notebooks
-	@PLOTLY_RENDERER=plotly_mimetype $(RUN) -m jupyterlab $(ROOT_MAY) $(QUICKSTART)
+	@PLOTLY_RENDERER=plotly_mimetype $(RUN) -m jupyterlab $(ROOT_MAY) $(LAB) \
+	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART))
 
 test: $(INSTALLED) ## run the tests
 	@$(RUN) -m pytest $(TESTS)
@@ -61,7 +63,8 @@ $(INSTALLED): pyproject.toml $(PINS)
 	    if "$$python" -c '$(NEW_ENOUGH)' 2>/dev/null; then found=$$python; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \
-	    echo "Python 3.11 or newer is missing (tried: $(PYTHONS)): install it, or name one with PYTHON=/path/to/python3" >&2; \
+	    there=$$(for python in $(PYTHONS); do "$$python" --version 2>/dev/null; done | sort -u | paste -s -d, -); \
+	    echo "Python 3.11 or newer is missing (found: $${there:-none}): install it, or name it with PYTHON=/path/to/python3" >&2; \
 	    exit 1; \
 	  fi; \
 	  if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
