@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from workbench.__main__ import main
+from workbench.testbed.cleanup import new_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +80,19 @@ def test_check_notebooks(
     assert main(["check-notebooks", str(notebook.parent)]) == 1
     assert "small.ipynb: cell 1 has outputs" in capsys.readouterr().out
     assert main(["check-notebooks", str(tmp_path / "none")]) == 1
+
+
+def test_cleanup_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["cleanup"]) == 0
+    assert capsys.readouterr().out == "Nothing was left behind.\n"
+    folder = new_folder("1")
+    os.utime(folder, (0, 0))
+    assert main(["cleanup"]) == 0
+    assert capsys.readouterr().out == f"{folder}: removed, 0 processes killed\n"
+    assert not folder.exists()
 
 
 def test_help_and_unknown_commands_run_as_a_module() -> None:

@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("folder", type=Path, nargs="?", default=Path("notebooks"))
     check.set_defaults(command=_check_notebooks)
+
+    cleanup = commands.add_parser(
+        "cleanup",
+        help="take down what testbeds left behind whose notebook is gone",
+        description="Take down what testbeds left behind; those still in use are left alone.",
+    )
+    cleanup.set_defaults(command=_cleanup)
     return parser
 
 
@@ -104,6 +111,17 @@ def _check_notebooks(options: argparse.Namespace) -> int:
     for line in found:
         print(line)
     return 1 if found else 0
+
+
+def _cleanup(_: argparse.Namespace) -> int:
+    from workbench.testbed.cleanup import cleanup  # noqa: PLC0415 - Linux only
+
+    found = cleanup()
+    for leftover in found:
+        print(f"{leftover.folder}: {leftover.outcome}")
+    if not found:
+        print("Nothing was left behind.")
+    return 0
 
 
 def _shown(path: Path) -> Path:
