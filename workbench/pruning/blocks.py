@@ -8,55 +8,31 @@ group norm. What can't be pruned is kept with its reason, and shown by `Blocks.t
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import pandas as pd
+from torch import nn
 
-from workbench.pruning.layers import Layer, Trace, check_input_shape, trace
-from workbench.pruning.ties import TiedLayers, tied_layers
+from workbench.pruning.description import architecture
+from workbench.pruning.layers import Trace, check_input_shape, trace
+from workbench.pruning.structure import (
+    Block,
+    BoolArray,
+    Kept,
+    kept_channels,
+    narrowed_blocks,
+    narrowed_layers,
+)
+from workbench.pruning.ties import tied_layers
+from workbench.pruning.verification import verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
-
-    from workbench.pruning.ties import Tie
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Layers that are pruned together.
-
-    Attributes
-    ----------
-    name
-        Name of its first layer.
-    layers
-        Names of all layers whose output channels belong to it.
-    units
-        Number of units, the smallest things that can be removed.
-    width
-        Output channels of its first layer.
-    ties
-        Which channels of which layers belong to which unit.
-    reason
-        Why it can't be pruned; empty if it can.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    units: int
-    width: int
-    ties: tuple[Tie, ...]
-    reason: str = ""
-
-    @property
-    def prunable(self) -> bool:
-        """Whether units can be removed."""
-        return not self.reason
+REMEMBERED = 64
+"""Architectures whose blocks are remembered after their networks are gone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,25 +60,64 @@ class Blocks:
                 return block
         raise KeyError(f"no block {name!r}; there are {[block.name for block in self.all]}")
 
+    def kept(self, chosen: Sequence[tuple[Block, BoolArray]]) -> Kept:
+        """Turn kept units of some blocks into the kept channels of all layers that lose some."""
+        return kept_channels(self.trace.layers, chosen)
+
+    def narrowed(self, chosen: Sequence[tuple[Block, BoolArray]]) -> Blocks:
+        """Return the blocks of the network that has only the kept units."""
+        kept = self.kept(chosen)
+        layers = narrowed_layers(self.trace.layers, kept)
+        return Blocks(replace(self.trace, layers=layers), narrowed_blocks(self.all, kept, chosen))
+
     def table(self) -> pd.DataFrame:
-        """One row a block: name, layers, width, units, whether it is pruned, and if not, why."""
-        return pd.DataFrame(
+        """One row a block: name, layers, width, units, whether it is pruned, and if not, why.
+
+        Layers with weights that no block has (a norm on the input) have a row of their own.
+        """
+        rows = [
             {
-                "block": [block.name for block in self.all],
-                "layers": [", ".join(block.layers) for block in self.all],
-                "width": [block.width for block in self.all],
-                "units": [block.units for block in self.all],
-                "prunable": [block.prunable for block in self.all],
-                "reason": [block.reason for block in self.all],
+                "block": block.name,
+                "layers": ", ".join(block.layers),
+                "width": block.width,
+                "units": block.units,
+                "prunable": block.prunable,
+                "reason": block.reason,
             }
-        )
+            for block in self.all
+        ]
+        covered = {tie.layer for block in self.all for tie in block.ties if tie.axis == "out"}
+        rows += [
+            {
+                "block": name,
+                "layers": name,
+                "width": layer.out_channels,
+                "units": 0,
+                "prunable": False,
+                "reason": "it hands on channels that no layer of this network makes",
+            }
+            for name, layer in self.trace.layers.items()
+            if name not in covered
+        ]
+        rows += [
+            {
+                "block": name,
+                "layers": name,
+                "width": 0,
+                "units": 0,
+                "prunable": False,
+                "reason": reason,
+            }
+            for name, reason in self.trace.unknown.items()
+        ]
+        return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
         return str(self.table().to_html(index=False))
 
 
 def find_blocks(model: nn.Module, input_shape: Sequence[int]) -> Blocks:
-    """Find the blocks of a network, or recall them if it was asked for before.
+    """Find the blocks of a network, or recall them if its architecture is known.
 
     Parameters
     ----------
@@ -117,37 +132,33 @@ def find_blocks(model: nn.Module, input_shape: Sequence[int]) -> Blocks:
         If the network does not run on an input of that shape.
     """
     shape = check_input_shape(input_shape)
-    signature = (shape, tuple(tuple(value.shape) for value in model.parameters()))
     known = _BY_MODEL.get(model)
-    if known is not None and known[0] == signature:
+    if known is not None and known[0] == _signature(model, shape):
         return known[1]
-    traced = trace(model, shape)
-    found = Blocks(
-        traced, tuple(_block(tied, traced.layers) for tied in tied_layers(model, traced))
-    )
+    key = architecture(model, shape)
+    found = _BY_ARCHITECTURE.get(key) if key else None
+    if found is None:
+        traced = trace(model, shape)
+        found = Blocks(traced, verified(model, traced, tied_layers(model, traced)))
+    if key:
+        _BY_ARCHITECTURE[key] = found
+        _BY_ARCHITECTURE.move_to_end(key)
+        while len(_BY_ARCHITECTURE) > REMEMBERED:
+            _BY_ARCHITECTURE.popitem(last=False)
     remember(model, found)
     return found
 
 
 def remember(model: nn.Module, blocks: Blocks) -> None:
     """Keep the blocks of a network for the next time that they are asked for."""
-    signature = (
-        blocks.trace.input_shape,
-        tuple(tuple(value.shape) for value in model.parameters()),
-    )
-    _BY_MODEL[model] = (signature, blocks)
+    _BY_MODEL[model] = (_signature(model, blocks.trace.input_shape), blocks)
+
+
+def _signature(model: nn.Module, shape: tuple[int, ...]) -> object:
+    """Return what changes when somebody changes a network that is remembered."""
+    widths = tuple((name, tuple(value.shape)) for name, value in model.named_parameters())
+    return shape, widths, tuple(type(module) for module in model.modules())
 
 
 _BY_MODEL: WeakKeyDictionary[nn.Module, tuple[object, Blocks]] = WeakKeyDictionary()
-
-
-def _block(tied: TiedLayers, layers: dict[str, Layer]) -> Block:
-    first = tied.producers[0]
-    return Block(
-        name=first,
-        layers=tied.producers,
-        units=tied.units,
-        width=layers[first].out_channels,
-        ties=tied.ties,
-        reason=tied.reason,
-    )
+_BY_ARCHITECTURE: OrderedDict[str, Blocks] = OrderedDict()

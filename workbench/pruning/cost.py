@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from workbench.pruning.blocks import Block, Blocks, find_blocks
+from workbench.pruning.blocks import Blocks, find_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from workbench.pruning.slicing import Kept
+    from workbench.pruning.structure import Block, Kept
 
 Resource = Literal["macs", "parameters", "size_bytes", "latency"]
 RESOURCES: tuple[Resource, ...] = ("macs", "parameters", "size_bytes", "latency")
@@ -112,24 +112,6 @@ def total_cost(blocks: Blocks) -> Cost:
         size_bytes=blocks.trace.other_bytes
         + sum(int(layer.size_bytes(i, o)) for layer, i, o in widths),
     )
-
-
-def cost_of_kept(blocks: Blocks, kept: Kept) -> Cost:
-    """Return what a network costs once it has only the kept channels."""
-    total = total_cost(blocks)
-    macs, parameters, size_bytes = total.macs, total.parameters, total.size_bytes
-    for name in dict.fromkeys(name for name, _ in kept):
-        layer = blocks.trace.layers[name]
-        before = (layer.in_channels, layer.out_channels)
-        inputs, outputs = kept.get((name, "in")), kept.get((name, "out"))
-        after = (
-            before[0] if inputs is None else len(inputs),
-            before[1] if outputs is None else len(outputs),
-        )
-        macs += int(layer.macs(*after) - layer.macs(*before))
-        parameters += int(layer.parameters(*after) - layer.parameters(*before))
-        size_bytes += int(layer.size_bytes(*after) - layer.size_bytes(*before))
-    return Cost(macs, parameters, size_bytes)
 
 
 def kept_widths(block: Block, order: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.int64]]]:

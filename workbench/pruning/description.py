@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from workbench.pruning.layers import check_input_shape, meta_copy
+from workbench.pruning.layers import check_input_shape, copy_for_tracing
 from workbench.pruning.vocabulary import DTYPES, FUNCTIONS, LAYERS, METHODS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> str:
         word for; the message names it.
     """
     shape = check_input_shape(input_shape)
-    copied = meta_copy(model)
+    copied = copy_for_tracing(model)
     description = {
         "format": FORMAT,
         "input_shape": list(shape),
@@ -52,6 +52,21 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> str:
     if shared:
         description["shared"] = shared
     return json.dumps(description, separators=(",", ":"), allow_nan=False)
+
+
+def architecture(model: nn.Module, input_shape: Sequence[int]) -> str:
+    """Return text that is equal for networks of one architecture; empty if there is none.
+
+    Unlike a description it does not tell training from evaluation mode, nor frozen weights.
+    """
+    try:
+        description = json.loads(describe(model, input_shape))
+    except ValueError:
+        return ""
+    for entry in description["modules"]:
+        entry.pop("training", None)
+        entry.pop("frozen", None)
+    return json.dumps(description)
 
 
 # ---------------------------------------------------------------------- the tree of modules

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,8 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
 Axis = Literal["in", "out"]
 Kind = Literal["conv", "transposed", "depthwise", "linear", "norm", "groupnorm", "prelu"]
@@ -111,7 +109,9 @@ class Trace:
     """The layers of a network, and what it costs besides them.
 
     ``other_macs`` are operations outside of layers (a matrix product in ``forward``);
-    ``other_parameters`` and ``other_bytes`` are tensors outside of layers.
+    ``other_parameters`` and ``other_bytes`` are tensors outside of layers. ``device`` is where
+    the network could be traced: ``meta``, or ``cpu`` if its code needs real numbers. ``unknown``
+    names the modules that hold tensors but are no layer that we know, with the reason.
     """
 
     input_shape: tuple[int, ...]
@@ -119,6 +119,8 @@ class Trace:
     other_macs: int
     other_parameters: int
     other_bytes: int
+    device: Literal["meta", "cpu"] = "meta"
+    unknown: dict[str, str] = field(default_factory=dict)
 
 
 def describe_layer(name: str, module: nn.Module) -> Layer | None:
@@ -173,17 +175,24 @@ def _with_tensors(layer: Layer, module: nn.Module) -> Layer:
     )
 
 
-def meta_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a network on the meta device, in evaluation mode; allocates nothing."""
+def copy_for_tracing(model: nn.Module, device: str = "meta") -> nn.Module:
+    """Return a copy of a network in evaluation mode; on the meta device it takes no memory."""
     memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        trainable = parameter.is_floating_point()
-        memo[id(parameter)] = nn.Parameter(
-            torch.empty_like(parameter, device="meta"), requires_grad=trainable
-        )
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    copied: nn.Module = copy.deepcopy(model, memo)
+    if device == "meta":
+        for parameter in model.parameters():
+            empty = torch.empty_like(parameter, device="meta")
+            memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.is_floating_point())
+        plain = [
+            value
+            for module in model.modules()
+            for value in vars(module).values()
+            if isinstance(value, torch.Tensor)
+        ]
+        for tensor in (*model.buffers(), *plain):
+            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
+    copied: nn.Module = copy.deepcopy(model, memo).to(device)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
     return copied.eval()
 
 
@@ -230,7 +239,19 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
         If the network does not run on an input of that shape.
     """
     shape = check_input_shape(input_shape)
-    copied = meta_copy(model)
+    try:
+        return _trace_on(copy_for_tracing(model, "meta"), shape, "meta")
+    except Exception:  # noqa: BLE001 - its own code may look at numbers, which meta has not
+        pass
+    try:
+        return _trace_on(copy_for_tracing(model, "cpu"), shape, "cpu")
+    except Exception as error:
+        raise ValueError(
+            f"the network does not run on an input of shape {(1, *shape)}: {error}"
+        ) from error
+
+
+def _trace_on(copied: nn.Module, shape: tuple[int, ...], device: Literal["meta", "cpu"]) -> Trace:
     layers: dict[str, Layer] = {}
     by_module: dict[nn.Module, str] = {}
     for name, module in copied.named_modules():
@@ -256,23 +277,29 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
             stack.callback(module.register_forward_hook(count).remove)
         flops = stack.enter_context(FlopCounterMode(display=False))
         stack.enter_context(torch.no_grad())
-        try:
-            copied(example_input(shape))
-        except Exception as error:
-            raise ValueError(
-                f"the network does not run on an input of shape {(1, *shape)}: {error}"
-            ) from error
-    counted = sum(
-        int(layer.macs(layer.in_channels, layer.out_channels)) for layer in layers.values()
-    )
+        stack.enter_context(torch.device(device))
+        copied(example_input(shape, device=device))
     return Trace(
         input_shape=shape,
         layers=layers,
-        other_macs=int(flops.get_total_flops()) // 2 - counted,
+        other_macs=int(flops.get_total_flops()) // 2 - _total(layers, Layer.macs),
         other_parameters=sum(parameter.numel() for parameter in copied.parameters())
         - _total(layers, Layer.parameters),
         other_bytes=state_bytes(copied) - _total(layers, Layer.size_bytes),
+        device=device,
+        unknown=_unknown(copied, layers),
     )
+
+
+def _unknown(copied: nn.Module, layers: dict[str, Layer]) -> dict[str, str]:
+    """Name the modules whose own tensors belong to no layer, with the reason."""
+    unknown = {}
+    for name, module in copied.named_modules():
+        if name not in layers and any(True for _ in module.parameters(recurse=False)):
+            unknown[name or "(the network itself)"] = (
+                f"{type(module).__name__} holds tensors of its own, and is no layer that is known"
+            )
+    return unknown
 
 
 def _total(layers: dict[str, Layer], formula: Callable[[Layer, Width, Width], Width]) -> int:
@@ -289,8 +316,3 @@ def state_bytes(model: nn.Module) -> int:
 def axis_length(layer: Layer, axis: Axis) -> int:
     """Return the number of channels of one of a layer's axes."""
     return layer.out_channels if axis == "out" else layer.in_channels
-
-
-def count_kept(unit_of: NDArray[np.int64], kept: NDArray[np.bool_]) -> int:
-    """Count the channels of an axis that stay: those of kept units and those of no unit."""
-    return int(np.count_nonzero((unit_of < 0) | kept[unit_of]))

@@ -18,23 +18,24 @@ import numpy as np
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from workbench.pruning.blocks import Block, Blocks, find_blocks
+from workbench.pruning.blocks import Blocks, find_blocks, remember
 from workbench.pruning.cost import (
     Cost,
     Resource,
     block_costs,
-    cost_of_kept,
     kept_widths,
     total_cost,
 )
 from workbench.pruning.ranking import keep_order, ranking_names, unit_scores
-from workbench.pruning.slicing import kept_channels, sliced
+from workbench.pruning.slicing import sliced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import nn
+
+    from workbench.pruning.structure import Block
 
 Status = Literal["ok", "overshoots", "out of reach"]
 
@@ -87,9 +88,10 @@ class Candidate:
         Tensors that lose nothing are shared with the network that was pruned; copy the result
         before training it.
         """
-        layers = self._blocks.trace.layers
-        ties = self._blocks.block(self.block).ties
-        return sliced(self._source, layers, kept_channels(layers, [(ties, self._units)]))
+        chosen = [(self._blocks.block(self.block), self._units)]
+        built = sliced(self._source, self._blocks.trace.layers, self._blocks.kept(chosen))
+        remember(built, self._blocks.narrowed(chosen))
+        return built
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -238,8 +240,8 @@ class NetAdapt:
             allowed = _allowed_units(block, order, multiple)
             units = np.zeros(block.units, dtype=np.bool_)
             units[order[: int(allowed[0]) if len(allowed) else block.units]] = True
-            chosen.append((block.ties, units))
-        return cost_of_kept(blocks, kept_channels(blocks.trace.layers, chosen))
+            chosen.append((block, units))
+        return total_cost(blocks.narrowed(chosen))
 
     # ------------------------------------------------------------------ candidates
 
@@ -305,7 +307,7 @@ class NetAdapt:
             units, status = self._choose(_allowed_units(block, order, multiple), amounts, *goal)
         kept_units = np.zeros(block.units, dtype=np.bool_)
         kept_units[order[:units]] = True
-        kept = kept_channels(blocks.trace.layers, [(block.ties, kept_units)])
+        kept = blocks.kept([(block, kept_units)])
         return Candidate(
             block=block.name,
             cost=costs.at(units),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from workbench.pruning.blocks import Block
     from workbench.pruning.layers import Layer
+    from workbench.pruning.structure import Block
 
 Ranking = Callable[[torch.Tensor], torch.Tensor]
 
@@ -72,9 +72,7 @@ def unit_scores(
     if ranking not in _RANKINGS:
         raise ValueError(f"ranking is {ranking!r}, but must be one of {ranking_names()}")
     scores = np.zeros(block.units, dtype=np.float64)
-    for tie in block.ties:
-        if tie.axis != "out" or tie.layer not in block.layers:
-            continue
+    for tie in block.producing:
         filters = _filters(model.get_submodule(tie.layer), layers[tie.layer])
         with torch.no_grad():
             given = _RANKINGS[ranking](filters)
@@ -96,11 +94,7 @@ def keep_order(block: Block, scores: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(-scores, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(block.units)
-    best = {
-        int(np.min(place[tie.unit_of[tie.unit_of >= 0]]))
-        for tie in block.ties
-        if tie.axis == "out" and tie.layer in block.layers
-    }
+    best = {int(np.min(place[tie.unit_of])) for tie in block.producing}
     first = np.array(sorted(best), dtype=np.int64)
     return np.concatenate([order[first], np.delete(order, first)])
 

@@ -5,42 +5,17 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from workbench.pruning.layers import Axis, Layer, axis_length
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from workbench.pruning.ties import Tie
-
-Kept = dict[tuple[str, Axis], "NDArray[np.int64]"]
-"""Kept channels, ascending, of each axis of each layer that loses some."""
-
-
-def kept_channels(
-    layers: Mapping[str, Layer], chosen: Iterable[tuple[Iterable[Tie], NDArray[np.bool_]]]
-) -> Kept:
-    """Turn kept units into kept channels.
-
-    Parameters
-    ----------
-    layers
-        The layers of the network by name.
-    chosen
-        For each pruned block its ties and which of its units are kept, (units,) bool.
-    """
-    masks: dict[tuple[str, Axis], NDArray[np.bool_]] = {}
-    for ties, kept in chosen:
-        for tie in ties:
-            length = axis_length(layers[tie.layer], tie.axis)
-            mask = masks.setdefault((tie.layer, tie.axis), np.ones(length, dtype=np.bool_))
-            mask &= (tie.unit_of < 0) | kept[tie.unit_of]
-    return {key: np.flatnonzero(mask) for key, mask in masks.items()}
+    from workbench.pruning.layers import Layer
+    from workbench.pruning.structure import Kept
 
 
 def sliced(model: nn.Module, layers: Mapping[str, Layer], kept: Kept) -> nn.Module:

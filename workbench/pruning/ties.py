@@ -8,7 +8,6 @@ connected channels become units: the smallest thing that can be removed.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,37 +17,18 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from workbench.pruning.layers import Axis, Layer, Trace, axis_length, example_input, meta_copy
+from workbench.pruning.layers import (
+    Axis,
+    Layer,
+    Trace,
+    axis_length,
+    copy_for_tracing,
+    example_input,
+)
+from workbench.pruning.structure import Block, IntArray, Tie
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True, eq=False)
-class Tie:
-    """The part of one axis of one layer that belongs to a block.
-
-    ``unit_of`` (channels,) int64 is the block's unit of each channel of that axis, and -1 for
-    channels that belong to another block or to none.
-    """
-
-    layer: str
-    axis: Axis
-    unit_of: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class TiedLayers:
-    """Layers whose output channels hang together: a block before it is checked."""
-
-    producers: tuple[str, ...]
-    units: int
-    ties: tuple[Tie, ...]
-    reason: str
 
 
 class _Channels:
@@ -86,7 +66,7 @@ class _Channels:
         return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def tied_layers(model: nn.Module, trace: Trace) -> list[TiedLayers]:
+def tied_layers(model: nn.Module, trace: Trace) -> list[Block]:
     """Find the layers that must be pruned together.
 
     Parameters
@@ -98,7 +78,7 @@ def tied_layers(model: nn.Module, trace: Trace) -> list[TiedLayers]:
 
     Returns
     -------
-    list[TiedLayers]
+    list[Block]
         In the order of their first layer in the network; each layer that makes channels is in
         exactly one of them.
     """
@@ -139,13 +119,14 @@ def _tie_within(channels: _Channels, name: str, layer: Layer) -> None:
 
 def _tie_between(channels: _Channels, model: nn.Module, trace: Trace) -> dict[str, str]:
     """Tie what the dependency graph ties; return the layers that can't be pruned, with reasons."""
-    copied = meta_copy(model)
+    copied = copy_for_tracing(model, trace.device)
     name_of = {module: name for name, module in copied.named_modules()}
     parameter_names = {id(value): name for name, value in copied.named_parameters()}
     graph = torch_pruning.DependencyGraph()
-    with warnings.catch_warnings(), torch.enable_grad():
+    with warnings.catch_warnings(), torch.enable_grad(), torch.device(trace.device):
         warnings.simplefilter("ignore")  # what it can't follow is found out by trying
-        graph.build_dependency(copied, (example_input(trace.input_shape),), verbose=False)
+        images = example_input(trace.input_shape, device=trace.device)
+        graph.build_dependency(copied, (images,), verbose=False)
     reasons: dict[str, str] = {}
     for name, layer in trace.layers.items():
         if not layer.prunable or layer.kind == "depthwise":
@@ -195,12 +176,12 @@ def _is_last(graph: Any, target: Any) -> bool:
 
 def _collect(
     channels: _Channels, unit: IntArray, names: list[str], reasons: dict[str, str]
-) -> TiedLayers:
+) -> Block:
     """Number the units of a block and find all axes that they reach into."""
     numbers = np.concatenate([channels.of(name, "out") for name in names])
     found, first = np.unique(unit[numbers], return_index=True)
     found = found[np.argsort(first)]
-    local: NDArray[np.int64] = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
+    local: IntArray = np.full(int(unit.max()) + 1, -1, dtype=np.int64)
     local[found] = np.arange(len(found))
     ties = []
     for name, axis in channels.start:
@@ -210,4 +191,5 @@ def _collect(
     reason = next((reasons[name] for name in names if name in reasons), "")
     if not reason and len(found) < 2:
         reason = "all its channels hang together, so none can go alone"
-    return TiedLayers(tuple(names), len(found), tuple(ties), reason)
+    width = channels.layers[names[0]].out_channels
+    return Block(tuple(names), len(found), width, tuple(ties), reason)
