@@ -297,7 +297,7 @@ def _unknown(copied: nn.Module, layers: dict[str, Layer]) -> dict[str, str]:
     for name, module in copied.named_modules():
         if name not in layers and any(True for _ in module.parameters(recurse=False)):
             unknown[name or "(the network itself)"] = (
-                f"{type(module).__name__} holds tensors of its own, and is no layer that is known"
+                f"{type(module).__name__} is no layer that channels can be taken from"
             )
     return unknown
 

@@ -1,34 +1,28 @@
 """Which channels of which layers must go together.
 
-torch-pruning's ``DependencyGraph`` (Fang et al., "DepGraph", CVPR 2023) follows each layer's
-output channels through the network. Here its answer becomes ties between single channels, and the
-connected channels become units: the smallest thing that can be removed.
+The dependency graph follows each layer's output channels through the network. Here its answers
+become ties between single channels, and connected channels become units: the smallest things that
+can be removed.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch_pruning
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from workbench.pruning.graph import dependency_graph, is_last, reached
 from workbench.pruning.layers import (
     Axis,
     Layer,
     Trace,
     axis_length,
     copy_for_tracing,
-    example_input,
 )
 from workbench.pruning.structure import Block, IntArray, Tie
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class _Channels:
@@ -122,14 +116,10 @@ def _tie_between(channels: _Channels, model: nn.Module, trace: Trace) -> dict[st
     copied = copy_for_tracing(model, trace.device)
     name_of = {module: name for name, module in copied.named_modules()}
     parameter_names = {id(value): name for name, value in copied.named_parameters()}
-    graph = torch_pruning.DependencyGraph()
-    with warnings.catch_warnings(), torch.enable_grad(), torch.device(trace.device):
-        warnings.simplefilter("ignore")  # what it can't follow is found out by trying
-        images = example_input(trace.input_shape, device=trace.device)
-        graph.build_dependency(copied, (images,), verbose=False)
+    graph = dependency_graph(copied, trace)
     reasons: dict[str, str] = {}
     for name, layer in trace.layers.items():
-        if not layer.prunable or layer.kind == "depthwise":
+        if not layer.prunable:
             continue
         module = copied.get_submodule(name)
         if layer.calls == 0:
@@ -137,41 +127,21 @@ def _tie_between(channels: _Channels, model: nn.Module, trace: Trace) -> dict[st
         elif module not in graph.module2node:
             reasons[name] = "no gradient reaches it, so its connections can't be followed"
         else:
-            for target, axis, index, root in _reached(graph, module, layer.out_channels):
-                if axis == "out" and _is_last(graph, target):
+            for target, axis, index, root in reached(graph, module, layer.out_channels):
+                if axis == "out" and is_last(graph, target):
                     reasons[name] = "output layer"
                 known = name_of.get(target) if isinstance(target, nn.Module) else None
                 if known in trace.layers:
                     numbers = channels.of(known, axis)
-                    inside = index < len(numbers)
                     start = channels.of(name, "out")
+                    inside = index < len(numbers)
                     channels.tie(start[root[inside]], numbers[index[inside]])
                 elif isinstance(target, nn.Parameter):
                     parameter = parameter_names.get(id(target), "a parameter")
                     reasons[name] = f"{parameter}, a tensor outside of any layer, has its channels"
                 elif known is not None:
-                    kind = type(target).__name__
-                    reasons[name] = f"{known} ({kind}) needs all its channels"
+                    reasons[name] = f"{known} ({type(target).__name__}) needs all its channels"
     return reasons
-
-
-def _reached(
-    graph: Any, module: nn.Module, width: int
-) -> Iterator[tuple[Any, Axis, IntArray, IntArray]]:
-    """Follow a layer's output channels: module, axis, its channels, and the layer's channels."""
-    pruner = graph.get_pruner_of_module(module)
-    group = graph.get_pruning_group(module, pruner.prune_out_channels, list(range(width)))
-    for item in group:
-        axis: Axis = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-        index = np.asarray(item.idxs, dtype=np.int64)
-        root = np.asarray(item.root_idxs, dtype=np.int64)
-        yield item.dep.target.module, axis, index, root
-
-
-def _is_last(graph: Any, target: Any) -> bool:
-    """Whether nothing follows: a layer at the end, or the graph's own mark for an output."""
-    node = graph.module2node.get(target)
-    return node is not None and not node.outputs
 
 
 def _collect(
@@ -188,7 +158,8 @@ def _collect(
         unit_of = local[unit[channels.of(name, axis)]]
         if (unit_of >= 0).any():
             ties.append(Tie(name, axis, unit_of))
-    reason = next((reasons[name] for name in names if name in reasons), "")
+    makers = [*names, *(tie.layer for tie in ties if tie.axis == "out")]
+    reason = next((reasons[name] for name in makers if name in reasons), "")
     if not reason and len(found) < 2:
         reason = "all its channels hang together, so none can go alone"
     width = channels.layers[names[0]].out_channels

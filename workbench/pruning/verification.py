@@ -86,7 +86,7 @@ def _problem(trial: _Trial, blocks: list[Block]) -> str:
     if not blocks:
         return ""
     layers = trial.trace.layers
-    chosen = [(block, _spread(block, TRIAL_CHANNELS)) for block in blocks]
+    chosen = [(block, _spread(block, min(TRIAL_CHANNELS, block.units - 1))) for block in blocks]
     kept = kept_channels(layers, chosen)
     network = sliced(trial.network, layers, kept)
     try:
@@ -95,8 +95,7 @@ def _problem(trial: _Trial, blocks: list[Block]) -> str:
             trace(network, trial.trace.input_shape).other_macs != trial.trace.other_macs
         )
     except Exception as error:  # noqa: BLE001 - whatever a network's own code may raise
-        first_line = next(iter(str(error).strip().splitlines()), repr(error))
-        return f"the network does not run without some of its channels: {first_line}"
+        return _does_not_run(error)
     if shapes != trial.shapes:
         return "output layer: its channels are among the network's outputs"
     if differs:
@@ -105,12 +104,18 @@ def _problem(trial: _Trial, blocks: list[Block]) -> str:
     return _numeric_problem(network, narrowed_layers(layers, kept), narrow, trial.trace.input_shape)
 
 
+def _does_not_run(error: Exception) -> str:
+    first_line = next(iter(str(error).strip().splitlines()), repr(error))
+    return f"the network does not run without some of its channels: {first_line}"
+
+
 def _spread(block: Block, channels: int) -> BoolArray:
     """Choose a few units, (units,) bool, spread over every layer of the block."""
     chosen = np.zeros(block.units, dtype=np.bool_)
     for tie in block.producing:
-        units = np.unique(tie.unit_of[tie.unit_of >= 0])
-        places = np.linspace(0, len(units) - 1, min(channels, len(units)))
+        units = np.unique(tie.unit_of)
+        most = min(channels, max(2, len(units) - 1), len(units))
+        places = np.linspace(0, len(units) - 1, most)
         chosen[units[places.astype(np.int64)]] = True
     return chosen
 
@@ -146,7 +151,7 @@ def _numeric_problem(
         try:
             difference, scale = _difference(network, layers, kept, input_shape, dtype)
         except Exception as error:  # noqa: BLE001 - a network may insist on single precision
-            problem = f"it can't be tried out: {error}"
+            problem = _does_not_run(error)
             continue
         if difference <= tolerance * max(scale, 1e-6):
             return ""
