@@ -107,7 +107,7 @@ def test_every_sample_is_in_one_batch_an_epoch() -> None:
         (9, 4, True, [4, 5]),
         (1, 4, True, [1]),
         (7, 0, True, [7]),
-        (0, 4, True, []),
+        (0, 4, True, [0]),
     ):
         found = list(batches(n, size, np.random.default_rng(0), whole=whole))
         assert [len(batch) for batch in found] == sizes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -278,13 +279,24 @@ class Dispatcher:
         outcome.clients.sort(key=lambda record: record.client)
         replies = len(outcome.replied)
         if replies < self._limits.min_replies:
-            outcome.lost = f"{replies} replies, but {self._limits.min_replies} are needed"
+            outcome.lost = (
+                f"{replies} of {len(outcome.clients)} replies counted, but "
+                f"{self._limits.min_replies} are needed{_most(outcome.clients)}"
+            )
             return outcome
         if running.mean is not None:
             outcome.weights = running.mean.result()
         outcome.accuracy = fused_mean(running.correct, outcome.test_samples)
         outcome.loss = fused_mean(running.loss_sum, outcome.test_samples)
         return outcome
+
+
+def _most(records: Sequence[ClientRecord]) -> str:
+    """Name the most frequent failure of a group, for a message."""
+    reasons = Counter(
+        f"{record.status}: {record.reason}" for record in records if record.status != "ok"
+    )
+    return f"; most often {reasons.most_common(1)[0][0]}" if reasons else ""
 
 
 def _metrics(reply: Message) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ def batches(
     """
     rows = order.permutation(samples)
     size = batch_size or max(samples, 1)
-    cuts = list(range(0, samples, size))
+    cuts = list(range(0, samples, size)) or [0]
     if whole and len(cuts) > 1 and samples - cuts[-1] == 1:
         cuts.pop()
     for begin, end in zip(cuts, [*cuts[1:], samples], strict=True):
