@@ -71,6 +71,12 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def cifar10(workbench_data: Path) -> Dataset:
+    """Return the 60,000 images of CIFAR-10, read once for all tests: that takes some seconds."""
+    return load_dataset("cifar10", root=workbench_data)
+
+
+@pytest.fixture(scope="session")
 def small_fleet(digits: Dataset) -> Fleet:
     """Return 14 clients on the digits, one of each tier of the paper."""
     return Fleet.dirichlet(digits, clients=14, alpha=0.3, seed=7)

@@ -6,7 +6,6 @@ folder or an uncompressed tar as a store of many small files that are read one b
 
 from __future__ import annotations
 
-import gzip
 import lzma
 import tarfile
 import zlib
@@ -16,8 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-# What the standard library raises for damaged archives; an error of the disk is none of these.
-DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError)
+# What the standard library raises for damaged archives. OSError is among them, without a number:
+# with one, it is an error of the disk.
+DAMAGE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
+
+COMPRESSED = (b"\x1f\x8b", b"\xfd7zXZ", b"BZh", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")
+"""How gzip, xz, bzip2, zip and zstandard files begin."""
 
 MAX_FILE_BYTES = 1 << 28
 """No single file of a data set is larger; a header that claims more is damaged."""
@@ -49,6 +52,7 @@ def stream(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
                 if not missing:
                     return
     except DAMAGE as error:
+        _raise_if_of_the_disk(error)
         raise ValueError(
             f"{path} is damaged or cut off at {at} ({error}); fetch it again"
         ) from error
@@ -63,6 +67,11 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if len(content) != member.size:
         raise tarfile.ReadError(f"{len(content)} of {member.size} bytes are there")
     return content
+
+
+def _raise_if_of_the_disk(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 class Store(Protocol):
@@ -128,6 +137,12 @@ class TarStore:
         self.path = path
         self._places: dict[str, tuple[int, int]] = {}
         last = "its beginning"
+        with path.open("rb") as file:
+            if file.read(6).startswith(COMPRESSED):
+                raise ValueError(
+                    f"{path} is compressed, so its files can't be read one by one; unpack it to a "
+                    "folder or to a plain .tar first"
+                )
         try:
             with tarfile.open(path, "r:") as archive:
                 while (member := archive.next()) is not None:
@@ -138,11 +153,7 @@ class TarStore:
                     archive.members.clear()  # type: ignore[attr-defined]  # not in the stubs
                 end = archive.offset
         except DAMAGE as error:
-            if not self._places and tarfile.is_tarfile(path):
-                raise ValueError(
-                    f"{path} is compressed, so its files can't be read one by one; unpack it to a "
-                    "folder or to a plain .tar first"
-                ) from error
+            _raise_if_of_the_disk(error)
             raise ValueError(
                 f"{path} is no tar archive, damaged or cut off at {last} ({error})"
             ) from error

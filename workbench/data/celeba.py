@@ -145,8 +145,11 @@ def read_annotations(
     """Read what is known of all images; parameters and errors as in `load`."""
     files = _annotation_files(storage.search_folders(root))
     where, attribute_bytes = files[ATTRIBUTE_FILE]
-    count_line, header, table = attribute_bytes.split(b"\n", 2)
-    columns = header.decode().split()
+    count_line, _, rest = attribute_bytes.partition(b"\n")
+    header, _, table = rest.partition(b"\n")
+    columns = header.decode(errors="replace").split()
+    if not count_line.strip().isdigit():
+        raise ValueError(f"{where}: the first line is not the number of images")
     unknown = [name for name in attributes if name not in columns]
     if unknown or not attributes:
         raise ValueError(

@@ -157,7 +157,8 @@ def three_way_split(
     for row, part in enumerate(parts):
         samples = np.asarray(part, dtype=np.int64)
         generator = _generator(seed, _SPLIT, row)
-        test = _share_of(len(samples), test_fraction, keep=1)
+        both = validation_fraction > 0 and len(samples) > 2
+        test = _share_of(len(samples), test_fraction, keep=2 if both else 1)
         validation = _share_of(len(samples), validation_fraction, keep=1 + test)
         rest, tested = _draw_evenly(samples, classes[samples], test, generator)
         train, validated = _draw_evenly(rest, classes[rest], validation, generator)
