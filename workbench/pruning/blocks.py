@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -42,7 +43,7 @@ class Blocks:
     trace: Trace
     all: tuple[Block, ...]
 
-    @property
+    @cached_property
     def prunable(self) -> tuple[Block, ...]:
         """The blocks that can be pruned."""
         return tuple(block for block in self.all if block.prunable)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from workbench.pruning.structure import Block, Kept
+    from workbench.pruning.layers import Axis
+    from workbench.pruning.structure import Block, IntArray
 
 Resource = Literal["macs", "parameters", "size_bytes", "latency"]
 RESOURCES: tuple[Resource, ...] = ("macs", "parameters", "size_bytes", "latency")
@@ -114,31 +115,9 @@ def total_cost(blocks: Blocks) -> Cost:
     )
 
 
-def kept_widths(block: Block, order: NDArray[np.int64]) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Return how many channels each axis keeps with the first 1, 2, ..., n units of an order.
-
-    Parameters
-    ----------
-    block
-        The block.
-    order
-        (units,) int64, its units, the one to be kept longest first.
-
-    Returns
-    -------
-    dict
-        Layer name -> axis -> (units,) int64.
-    """
-    widths: dict[str, dict[str, NDArray[np.int64]]] = {}
-    for tie in block.ties:
-        members = tie.unit_of[tie.unit_of >= 0]
-        per_unit = np.bincount(members, minlength=block.units)
-        foreign = len(tie.unit_of) - len(members)
-        widths.setdefault(tie.layer, {})[tie.axis] = foreign + np.cumsum(per_unit[order])
-    return widths
-
-
-def block_costs(blocks: Blocks, block: Block, order: NDArray[np.int64]) -> BlockCosts:
+def block_costs(
+    blocks: Blocks, block: Block, widths: dict[tuple[str, Axis], IntArray]
+) -> BlockCosts:
     """Price a network with the first 1, 2, ..., n units of one block kept, all in closed form.
 
     Parameters
@@ -147,17 +126,17 @@ def block_costs(blocks: Blocks, block: Block, order: NDArray[np.int64]) -> Block
         The network's blocks.
     block
         The one of them that is pruned.
-    order
-        (units,) int64, its units, the one to be kept longest first.
+    widths
+        What `Block.widths` returned.
     """
     total = total_cost(blocks)
     macs = np.full(block.units, total.macs, dtype=np.int64)
     parameters = np.full(block.units, total.parameters, dtype=np.int64)
     size_bytes = np.full(block.units, total.size_bytes, dtype=np.int64)
-    for name, axes in kept_widths(block, order).items():
+    for name in dict.fromkeys(name for name, _ in widths):
         layer = blocks.trace.layers[name]
         before = (layer.in_channels, layer.out_channels)
-        after = (axes.get("in", before[0]), axes.get("out", before[1]))
+        after = (widths.get((name, "in"), before[0]), widths.get((name, "out"), before[1]))
         macs += layer.macs(*after) - layer.macs(*before)
         parameters += layer.parameters(*after) - layer.parameters(*before)
         size_bytes += layer.size_bytes(*after) - layer.size_bytes(*before)

@@ -23,7 +23,6 @@ from workbench.pruning.cost import (
     Cost,
     Resource,
     block_costs,
-    kept_widths,
     total_cost,
 )
 from workbench.pruning.ranking import keep_order, ranking_names, unit_scores
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from workbench.pruning.structure import Block
+    from workbench.pruning.layers import Axis
+    from workbench.pruning.structure import Block, IntArray
 
 Status = Literal["ok", "overshoots", "out of reach"]
 
@@ -237,7 +237,7 @@ class NetAdapt:
         for block in blocks.prunable:
             order = keep_order(block, np.zeros(block.units))
             multiple = 1 if self.relax_multiples else self._multiple(blocks, block)
-            allowed = _allowed_units(block, order, multiple)
+            allowed = _allowed_units(block, block.widths(order), multiple)
             units = np.zeros(block.units, dtype=np.bool_)
             units[order[: int(allowed[0]) if len(allowed) else block.units]] = True
             chosen.append((block, units))
@@ -298,13 +298,14 @@ class NetAdapt:
         )
         scores = unit_scores(model, blocks.trace.layers, block, self.ranking, seed)
         order = keep_order(block, scores)
-        costs = block_costs(blocks, block, order)
+        widths = block.widths(order)
+        costs = block_costs(blocks, block, widths)
         amounts, goal = costs.of(resource), (current.of(resource), target)
         multiple = self._multiple(blocks, block)
-        units, status = self._choose(_allowed_units(block, order, multiple), amounts, *goal)
+        units, status = self._choose(_allowed_units(block, widths, multiple), amounts, *goal)
         while status != "ok" and multiple > 1 and self.relax_multiples:
             multiple //= 2
-            units, status = self._choose(_allowed_units(block, order, multiple), amounts, *goal)
+            units, status = self._choose(_allowed_units(block, widths, multiple), amounts, *goal)
         kept_units = np.zeros(block.units, dtype=np.bool_)
         kept_units[order[:units]] = True
         kept = blocks.kept([(block, kept_units)])
@@ -387,13 +388,14 @@ class NetAdapt:
         return max(running, key=merit)
 
 
-def _allowed_units(block: Block, order: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+def _allowed_units(
+    block: Block, widths: dict[tuple[str, Axis], IntArray], multiple: int
+) -> NDArray[np.int64]:
     """Return the numbers of kept units, ascending, that make a narrower block.
 
     The first layer's width is a multiple, and no tied layer is left without a channel.
     """
-    widths = kept_widths(block, order)
-    allowed = widths[block.name]["out"] % multiple == 0
+    allowed = widths[block.name, "out"] % multiple == 0
     for name in block.layers:
-        allowed &= widths[name]["out"] >= 1
+        allowed &= widths[name, "out"] >= 1
     return np.flatnonzero(allowed[:-1]) + 1

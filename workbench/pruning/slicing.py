@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from workbench.pruning.buffers import POOL
+from workbench.pruning.cloning import clone_sharing_tensors
 
 
 if TYPE_CHECKING:
@@ -24,9 +27,7 @@ def sliced(model: nn.Module, layers: Mapping[str, Layer], kept: Kept) -> nn.Modu
     Tensors of layers that lose nothing are shared with ``model``; the others are new. Everything
     that is not a tensor is copied.
     """
-    memo: dict[int, Any] = {id(value): value for value in model.parameters()}
-    memo.update({id(value): value for value in model.buffers()})
-    smaller: nn.Module = copy.deepcopy(model, memo)
+    smaller = clone_sharing_tensors(model)
     for name in dict.fromkeys(name for name, _ in kept):
         layer = layers[name]
         _slice_layer(
@@ -78,11 +79,33 @@ def _slice_tensor(module: nn.Module, key: str, cuts: list[tuple[int, NDArray[np.
 
 
 def take(tensor: torch.Tensor, cuts: list[tuple[int, NDArray[np.int64]]]) -> torch.Tensor:
-    """Return the given indices along the given dimensions, in new memory."""
+    """Return the given indices along the given dimensions, in memory of its own."""
     # The dimension that loses most goes first, so that the second pass has less to read.
     for dimension, index in sorted(cuts, key=lambda cut: len(cut[1]) / tensor.shape[cut[0]]):
-        tensor = tensor.index_select(dimension, torch.from_numpy(index).to(tensor.device))
+        tensor = _take_along(tensor.contiguous(), dimension, index)
     return tensor
+
+
+def _take_along(tensor: torch.Tensor, dimension: int, index: NDArray[np.int64]) -> torch.Tensor:
+    shape = list(tensor.shape)
+    run = _run_length(index, shape[dimension])
+    shape[dimension] = len(index)
+    # Features that one channel was flattened into stay together, and are copied together.
+    viewed = tensor.unflatten(dimension, (-1, run))
+    places = torch.from_numpy(index[::run] // run).to(tensor.device)
+    if tensor.device.type != "cpu":
+        return viewed.index_select(dimension, places).reshape(shape)
+    taken = POOL.empty(shape, tensor.dtype)
+    out = taken.view(*viewed.shape[:dimension], len(places), *viewed.shape[dimension + 1 :])
+    torch.index_select(viewed, dimension, places, out=out)
+    return taken
+
+
+def _run_length(index: NDArray[np.int64], length: int) -> int:
+    """Return the largest number such that the index is made of aligned runs of that length."""
+    breaks = np.flatnonzero(np.diff(index) != 1)
+    edges = np.concatenate([index[:1], index[breaks + 1], index[breaks] + 1, index[-1:] + 1])
+    return int(np.gcd.reduce(edges, initial=length))
 
 
 def _set_widths(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +65,33 @@ class Block:
     def prunable(self) -> bool:
         """Whether units can be removed."""
         return not self.reason
+
+    @cached_property
+    def per_unit(self) -> dict[tuple[str, Axis], tuple[int, IntArray]]:
+        """For each axis the channels of other blocks, and those of each unit, (units,) int64."""
+        counts = {}
+        for tie in self.ties:
+            own = tie.unit_of[tie.unit_of >= 0]
+            each = np.bincount(own, minlength=self.units).astype(np.int64)
+            counts[tie.layer, tie.axis] = (len(tie.unit_of) - len(own), each)
+        return counts
+
+    def widths(self, order: IntArray) -> dict[tuple[str, Axis], IntArray]:
+        """Return how many channels each axis keeps with the first 1, 2, ..., n units of an order.
+
+        Parameters
+        ----------
+        order
+            (units,) int64, the units, the one to be kept longest first.
+
+        Returns
+        -------
+        dict
+            Layer and axis -> (units,) int64.
+        """
+        return {
+            key: foreign + np.cumsum(each[order]) for key, (foreign, each) in self.per_unit.items()
+        }
 
     @property
     def producing(self) -> tuple[Tie, ...]:
