@@ -77,8 +77,8 @@ class LightNode:
         """Answer messages until the process is ended.
 
         The channel first brings ``{"known": node id or 0}``, and then ``{"ring": n}`` whenever n
-        messages were sent to this node. It takes away ``{"node": id}`` once the node is known to the SuperLink, and
-        ``{"replied": message id}`` when a reply is complete there.
+        messages were sent to this node. It takes away ``{"node": id}`` once the SuperLink knows
+        the node, and ``{"replied": message id}`` when a reply is complete there.
         """
         torch.set_num_threads(1)  # threads of the parent are gone; cores are shared by all clients
         known, _ = channel.receive()

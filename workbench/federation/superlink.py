@@ -184,7 +184,10 @@ class LiveEngine:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return self._network.inside.spawn(command, environment=environment, log="superlink.log")
+        # All messages pass through it: training on the same cores must not hold them up.
+        return self._network.inside.spawn(
+            command, environment=environment, log="superlink.log", niceness=-10
+        )
 
     def _start_run(self) -> LiveGrid:
         """Start a run, and take its task as the process of a ServerApp would."""

@@ -106,11 +106,12 @@ class Enclosure:
         *,
         environment: Mapping[str, str] | None = None,
         log: str = "program.log",
+        niceness: int = 0,
     ) -> Program:
         """Start a program in a client's or the server's namespace; it ends with the testbed.
 
         It runs in `folder` with this process's environment and ``environment``; its output goes
-        to the file ``log`` there.
+        to the file ``log`` there. A ``niceness`` below 0 gives it precedence, where that is allowed.
         """
         output = self.folder / log
         number, (descriptor,) = self.ask(
@@ -120,6 +121,7 @@ class Enclosure:
             environment=dict(os.environ) | dict(environment or {}),
             folder=str(self.folder),
             output=str(output),
+            niceness=niceness,
         )
         return Program(self._keeper, number, descriptor, output)
 

@@ -262,6 +262,7 @@ class _Keeper:
         environment: dict[str, str],
         folder: str,
         output: str,
+        niceness: int,
     ) -> _Answer:
         """Start a program; its number here, and a descriptor that stands for it."""
         namespace = self._namespace(where)
@@ -273,6 +274,7 @@ class _Keeper:
                 linux.leave_parent_behind(set(), output=log)
                 for number in (signal.SIGINT, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
+                linux.set_niceness(niceness)
                 os.chdir(folder)
                 os.execvpe(command[0], command, environment)  # noqa: S606  # no shell is wanted
             except BaseException as error:  # noqa: BLE001  # a forked child must end here

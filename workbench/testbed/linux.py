@@ -146,6 +146,17 @@ def allow_many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 
 
+def set_niceness(niceness: int) -> None:
+    """Set the priority of this process, and of its session where the kernel schedules those.
+
+    Below 0 it takes precedence, which only root may: for others nothing changes.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))
+
+
 def fork() -> int:
     """Fork, also from a process with threads: the child must only do what is safe then."""
     with warnings.catch_warnings():
@@ -155,15 +166,18 @@ def fork() -> int:
         return os.fork()
 
 
-def leave_parent_behind(keep: Collection[int], output: int | None = None) -> None:
+def leave_parent_behind(
+    keep: Collection[int], output: int | None = None, *, new_session: bool = True
+) -> None:
     """In a forked child: drop everything of the parent but the descriptors to keep.
 
-    Open sockets (a notebook's own, another testbed's) would otherwise live on in the child. The
-    child gets a session of its own, so that Ctrl-C in a terminal is the parent's business.
+    Open sockets (a notebook's own, another testbed's) would otherwise live on in the child. A new
+    session keeps Ctrl-C in a terminal the parent's business, and may be a unit of the scheduler.
     """
     # Objects of the parent must not be collected here: they would close descriptors by number.
     gc.freeze()
-    os.setsid()
+    if new_session:
+        os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

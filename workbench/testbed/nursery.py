@@ -156,6 +156,7 @@ def _be_nursery(run: Run, ends: _Ends, mark: str) -> NoReturn:
         kept = {ends.channel.fileno(), ends.keeper.fileno(), ends.notebook}
         linux.leave_parent_behind(kept, output=ends.output)
         linux.set_process_name(f"{mark}-nurse")
+        linux.set_niceness(_POLITENESS)
         linux.allow_many_descriptors()
         _, namespaces = ends.keeper.request(do="processes")
         for namespace in namespaces:  # the user's comes first: it grants the right to the others
@@ -238,10 +239,11 @@ class _Nursery:
     def _be_client(self, row: int, channel: Channel) -> NoReturn:
         status = 1
         try:
-            linux.leave_parent_behind({channel.fileno()}, output=os.dup(1))
+            # All clients stay in the nursery's session: were each a session of its own, Linux
+            # would give each as much time as it gives the SuperLink.
+            linux.leave_parent_behind({channel.fileno()}, output=os.dup(1), new_session=False)
             linux.die_with_parent()
             linux.set_process_name(f"{self._mark}-{row}")
-            os.nice(_POLITENESS)
             self._run(row, channel)
             status = 0
         except BaseException:  # noqa: BLE001  # a forked child must end here
