@@ -109,7 +109,7 @@ class Loop:
         search = self._work.search
         fleet = self._work.network.fleet.with_rates(self._work.network.rates_bps())
         present = self._work.present(state, 0)
-        groups = search.groups or len(candidates)
+        groups = len(candidates) if search.groups is None else search.groups
         sizes = [float(candidate.cost.size_bytes) for candidate in candidates]
         grouping = search.grouping.group(
             fleet,
@@ -120,7 +120,9 @@ class Loop:
         )
         state.assignment = [int(group) for group in grouping.assignment]
         state.groups = groups
-        state.jobs = [self._work.job(number, candidate) for number, candidate in enumerate(candidates)]
+        state.jobs = [
+            self._work.job(number, candidate) for number, candidate in enumerate(candidates)
+        ]
         order = search.schedule_order(state.iteration, len(candidates))
         state.jobs = [state.jobs[place] for place in order]
         self._work.event(

@@ -57,7 +57,7 @@ CELEBA_ROUNDS = DynamicRounds(((5, 2), (10, 5), (15, 8), (16, 10)))
 """DecNAS's rounds on CelebA: 2, 5, 8, then 10."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class EarlyDropping:
     """Drop the worst candidates after each round (DecNAS, Algorithm 4.1, lines 25 and 26).
 
@@ -72,7 +72,7 @@ class EarlyDropping:
         return max(1, candidates - math.ceil(self.ratio * candidates)) if candidates else 0
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Availability:
     """Which clients are there: each with probability ``rate``, drawn anew for every round.
 

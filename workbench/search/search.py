@@ -252,7 +252,9 @@ class Search:
             )
         self.netadapt.check(self.model, self.dataset.input_shape)
         first = self.netadapt.propose(self.model, self.dataset.input_shape)
-        groups = self.groups or sum(candidate.usable for candidate in first)
+        groups = self.groups
+        if groups is None:
+            groups = sum(candidate.usable for candidate in first)
         if not 1 <= groups <= len(self.fleet):
             raise ValueError(
                 f"groups is {groups}, but there are {len(self.fleet)} clients; allowed are "
