@@ -67,7 +67,9 @@ def test_odd_records_are_refused(record: dict[str, Array]) -> None:
 def test_another_size_is_refused_with_both_numbers() -> None:
     flat = payload.flatten(model(0))
     short = {**flat, "float32": flat["float32"][:-1]}
-    with pytest.raises(payload.PayloadError, match=f"{short['float32'].size}.*{flat['float32'].size}"):
+    with pytest.raises(
+        payload.PayloadError, match=f"{short['float32'].size}.*{flat['float32'].size}"
+    ):
         payload.load(model(1), short)
     with pytest.raises(payload.PayloadError, match="int64"):
         payload.load(model(1), {"float32": flat["float32"]})

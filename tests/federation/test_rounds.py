@@ -60,9 +60,7 @@ def test_one_client_is_plain_training_bit_for_bit(digits: Dataset, seven: Fleet)
         assert np.array_equal(outcome.weights[name], array), name
 
 
-def test_full_batch_steps_equal_centralised_gradient_descent(
-    digits: Dataset, seven: Fleet
-) -> None:
+def test_full_batch_steps_equal_centralised_gradient_descent(digits: Dataset, seven: Fleet) -> None:
     federation = Federation(digits, seven)
     job = job_of(network(norm=False))
     for number in (1, 2, 3):
@@ -78,7 +76,7 @@ def test_full_batch_steps_equal_centralised_gradient_descent(
         gradients = torch.autograd.grad(loss, list(central.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(central.parameters(), gradients, strict=True):
-                parameter -= 0.1 * gradient
+                parameter.sub_(gradient, alpha=0.1)
     np.testing.assert_allclose(
         job.weights["float32"], payload.flatten(central)["float32"], rtol=0, atol=1e-6
     )
@@ -331,7 +329,7 @@ def test_a_bad_client_is_left_out_and_named(
 
 
 def test_a_group_without_replies_loses_its_candidate_alone(digits: Dataset, seven: Fleet) -> None:
-    def change(client: int, message: Message, reply: Message) -> None:
+    def change(client: int, _message: Message, _reply: Message) -> None:
         if client in {0, 1}:
             raise RuntimeError("gone")
 
@@ -372,7 +370,9 @@ def test_clients_without_samples_get_no_message(digits: Dataset) -> None:
 
 
 def test_an_empty_group_loses_its_candidate(digits: Dataset, seven: Fleet) -> None:
-    [outcome] = Federation(digits, seven).driver.train([job_of(network())], [group()], ONE_STEP, KEY)
+    [outcome] = Federation(digits, seven).driver.train(
+        [job_of(network())], [group()], ONE_STEP, KEY
+    )
     assert outcome.lost
 
 

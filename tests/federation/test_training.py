@@ -83,7 +83,7 @@ def test_the_proximal_term_is_in_the_gradient() -> None:
         gradients = torch.autograd.grad(loss, list(plain.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(plain.parameters(), gradients, strict=True):
-                parameter -= 0.1 * gradient
+                parameter.sub_(gradient, alpha=0.1)
     torch.testing.assert_close(weights(model), weights(plain), rtol=0, atol=1e-6)
 
 

@@ -161,7 +161,7 @@ def test_a_folder_with_other_things_is_refused(
     search: Callable[..., Search], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(RunFolderError, match="thesis.tex"):
+    with pytest.raises(RunFolderError, match=r"thesis\.tex"):
         search().run(tmp_path, progress=False)
 
 

@@ -241,7 +241,7 @@ def test_policies_are_checked() -> None:
         EarlyDropping(ratio=1.5)
     with pytest.raises(ValueError, match="rate"):
         Availability(rate=0)
-    with pytest.raises(ValueError, match="0..2"):
+    with pytest.raises(ValueError, match=r"0\.\.2"):
         Availability(trace=((3,),)).mask(3, 1, 1, 0)
 
 
