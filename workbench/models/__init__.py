@@ -1,6 +1,6 @@
 """The zoo: plain ``nn.Module`` networks whose widths can be scaled.
 
-The caller sets torch's seed before building one; the factories set none.
+Weights are drawn from a seed that each factory takes, so that two calls give the same network.
 """
 
 from workbench.models.alexnet import alexnet

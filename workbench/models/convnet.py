@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from workbench.models.widths import check_arguments, scaled
+from workbench.models.widths import check_arguments, scaled, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,9 @@ class ConvNet(nn.Module):
         return logits
 
 
-def convnet(num_classes: int = 8, width: float = 1.0, in_channels: int = 3) -> ConvNet:
+def convnet(
+    num_classes: int = 8, width: float = 1.0, in_channels: int = 3, seed: int = 0
+) -> ConvNet:
     """Return DecNAS's ConvNet for 128×128 images (any from 32×32 up work).
 
     Parameters
@@ -48,6 +50,8 @@ def convnet(num_classes: int = 8, width: float = 1.0, in_channels: int = 3) -> C
         Factor for the number of filters of every hidden layer.
     in_channels
         Channels of the images.
+    seed
+        Of the initial weights; the caller's random state is left as it was.
 
     Raises
     ------
@@ -55,4 +59,5 @@ def convnet(num_classes: int = 8, width: float = 1.0, in_channels: int = 3) -> C
         If an argument is out of range.
     """
     check_arguments(num_classes, width, in_channels)
-    return ConvNet(num_classes, width, in_channels)
+    with seeded(seed):
+        return ConvNet(num_classes, width, in_channels)

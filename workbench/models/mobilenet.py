@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from workbench.models.widths import check_arguments, scaled
+from workbench.models.widths import check_arguments, scaled, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,9 @@ class MobileNet(nn.Module):
         return logits
 
 
-def mobilenet(num_classes: int = 1000, width: float = 1.0, in_channels: int = 3) -> MobileNet:
+def mobilenet(
+    num_classes: int = 1000, width: float = 1.0, in_channels: int = 3, seed: int = 0
+) -> MobileNet:
     """Return MobileNetV1 for 224×224 images (any from 32×32 up work).
 
     Parameters
@@ -76,6 +78,8 @@ def mobilenet(num_classes: int = 1000, width: float = 1.0, in_channels: int = 3)
         The paper's width multiplier: a factor for the filters of every hidden layer.
     in_channels
         Channels of the images.
+    seed
+        Of the initial weights; the caller's random state is left as it was.
 
     Raises
     ------
@@ -83,4 +87,5 @@ def mobilenet(num_classes: int = 1000, width: float = 1.0, in_channels: int = 3)
         If an argument is out of range.
     """
     check_arguments(num_classes, width, in_channels)
-    return MobileNet(num_classes, width, in_channels)
+    with seeded(seed):
+        return MobileNet(num_classes, width, in_channels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from workbench.models.widths import check_arguments, scaled
+from workbench.models.widths import check_arguments, scaled, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,9 @@ class ResNet(nn.Module):
         return logits
 
 
-def resnet20(num_classes: int = 10, width: float = 1.0, in_channels: int = 3) -> ResNet:
+def resnet20(
+    num_classes: int = 10, width: float = 1.0, in_channels: int = 3, seed: int = 0
+) -> ResNet:
     """Return ResNet-20 for 32×32 images: three stages of three residual blocks.
 
     Parameters
@@ -79,6 +81,8 @@ def resnet20(num_classes: int = 10, width: float = 1.0, in_channels: int = 3) ->
         Factor for the number of filters of every hidden layer.
     in_channels
         Channels of the images.
+    seed
+        Of the initial weights; the caller's random state is left as it was.
 
     Raises
     ------
@@ -86,4 +90,5 @@ def resnet20(num_classes: int = 10, width: float = 1.0, in_channels: int = 3) ->
         If an argument is out of range.
     """
     check_arguments(num_classes, width, in_channels)
-    return ResNet(3, num_classes, width, in_channels)
+    with seeded(seed):
+        return ResNet(3, num_classes, width, in_channels)

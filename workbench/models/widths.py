@@ -1,8 +1,15 @@
-"""What all model factories share: checking their arguments and scaling their widths."""
+"""What all model factories share: checked arguments, scaled widths, seeded weights."""
 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def check_arguments(num_classes: int, width: float, in_channels: int) -> None:
@@ -18,3 +25,11 @@ def check_arguments(num_classes: int, width: float, in_channels: int) -> None:
 def scaled(channels: int, width: float) -> int:
     """Return ``channels`` times ``width``, rounded, and at least 1."""
     return max(1, round(channels * width))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's generator with a seed, and put the caller's state back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
