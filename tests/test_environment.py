@@ -112,6 +112,17 @@ def test_ranges_admit_the_pins() -> None:
         assert PINS[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
+def test_pins_run_on_the_oldest_python_that_the_project_admits() -> None:
+    # Debian 12 has 3.11.2: a package that wants 3.11.5 can't be installed there.
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in closure(everything(), default_environment()):
+        try:
+            wants = distribution(name).metadata["Requires-Python"]
+        except PackageNotFoundError:
+            continue  # of an extra that isn't installed
+        assert oldest in SpecifierSet(wants or ""), f"{name} wants Python {wants}"
+
+
 def test_conda_gives_the_same_packages_and_pins() -> None:
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
