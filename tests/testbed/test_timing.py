@@ -186,6 +186,28 @@ def test_an_exact_multiple_of_a_recording_ends_before_its_last_outage():
     assert finish.tolist() == pytest.approx([1, 21, 61])
 
 
+def test_a_transfer_that_ends_where_an_outage_begins_does_not_wait_for_its_end():
+    # 0.1 x 3 and 0.3 differ in floating point.
+    def segment_at(time_s):
+        return np.full(2, 0.1 if time_s < 3 else 0.0), 3.0 if time_s < 3 else math.inf
+
+    assert finish_by_segments(segment_at, np.array([0.3, 0.31]), np.zeros(2)).tolist() == [
+        pytest.approx(3),
+        math.inf,
+    ]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_late_in_a_recording_too(seed):
+    generator = np.random.default_rng(seed)
+    # Up to 10 Gbit have passed before a transfer of some bits fills the time up to an outage.
+    span, rate = generator.uniform(1, 100), generator.uniform(1e6, 1e8)
+    curve = RateCurve(np.array([0, span, span + 1]), np.array([rate, 0]), loop=True)
+    start = np.array([span * generator.uniform(0.999, 1)])
+    finish = finish_by_curve(curve, (span - start) * rate, start)
+    assert finish[0] == pytest.approx(span)
+
+
 def test_timing_needs_neither_flower_nor_widgets():
     code = (
         "import sys, types\n"

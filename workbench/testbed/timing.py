@@ -114,10 +114,8 @@ class RateCurve:
         whole = np.floor(time_s / self.duration_s)
         row = np.searchsorted(self.time_s, time_s - whole * self.duration_s, side="right") - 1
         whole, row = whole + row // steps, row % steps
-        # Rounding may put a time that is exactly a step just before that step.
-        row = row + (whole * self.duration_s + self.time_s[row + 1] <= time_s)
-        whole, row = whole + row // steps, row % steps
         until = whole * self.duration_s + self.time_s[row + 1]
+        # Rounding may put a time that is exactly a step just before that step.
         return self.rate_bps[row], np.maximum(until, np.nextafter(time_s, np.inf))
 
 
