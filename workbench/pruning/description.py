@@ -273,6 +273,8 @@ def _encode(value: Any, number: dict[fx.Node, int]) -> Any:
         return [_encode(entry, number) for entry in value]
     if isinstance(value, slice):
         return {"slice": [_encode(part, number) for part in (value.start, value.stop, value.step)]}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"mapping": [[key, _encode(entry, number)] for key, entry in value.items()]}
     if value is Ellipsis:
         return {"ellipsis": True}
     raise ValueError(f"a description has no word for the argument {value!r}")

@@ -270,7 +270,7 @@ def _layer_types() -> dict[str, LayerType]:
 LAYERS: dict[str, LayerType] = _layer_types()
 """Layers by name."""
 
-ARITHMETIC = ("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "floordiv", "neg")
+ARITHMETIC = ("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "floordiv", "neg", "matmul")
 _TORCH = (
     *(
         "add",
