@@ -24,7 +24,9 @@ def test_equals_the_mean_in_double_precision(seed: int, samples: list[int]) -> N
     ]
     mean = WeightedMean(sent)
     for flat, count in zip(clients, samples, strict=True):
-        mean.add(flat, count)
+        given = flat["float32"].copy()
+        mean.add({"float32": given}, count)
+        given[:] = np.nan  # memory that was handed in belongs to somebody else afterwards
     result = mean.result()["float32"]
     if sum(samples) == 0:
         expected = sent["float32"].astype(np.float64)

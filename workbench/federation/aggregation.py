@@ -30,14 +30,12 @@ class WeightedMean:
     def __init__(self, sent: Mapping[str, NDArray[Any]]) -> None:
         self._sent = sent
         self._layout = {name: int(array.size) for name, array in sent.items()}
-        self._only: payload.Flat | None = None
-        self._only_samples = 0
-        self._sum: payload.Flat | None = None
+        self._total: payload.Flat = {}
         self.samples = 0
         self.clients = 0
 
     def add(self, flat: payload.Flat, samples: int) -> None:
-        """Add one client's weights.
+        """Add one client's weights; they may be overwritten afterwards.
 
         Raises
         ------
@@ -48,47 +46,33 @@ class WeightedMean:
         payload.check_finite(flat)
         if samples <= 0:
             return
+        if self.clients == 0:
+            # A single client's weights are returned as they are, bit for bit.
+            self._total = {name: array.copy() for name, array in flat.items()}
+        else:
+            for name, array in flat.items():
+                total, sent = self._total[name], self._sent[name]
+                if array.dtype.kind != "f":
+                    np.maximum(total, array, out=total)
+                    continue
+                if self.clients == 1:
+                    np.subtract(total, sent, out=total)
+                    np.multiply(total, self.samples, out=total)
+                _add_scaled_change(total, array, sent, samples)
         self.samples += samples
         self.clients += 1
-        if self.clients == 1:
-            # A single client's weights are returned as they are, bit for bit.
-            self._only, self._only_samples = flat, samples
-            return
-        if self._sum is None:
-            self._sum = {
-                name: np.zeros_like(array) if array.dtype.kind == "f" else array.copy()
-                for name, array in self._sent.items()
-            }
-        if self._only is not None:
-            self._accumulate(self._only, self._only_samples)
-            self._only = None
-        self._accumulate(flat, samples)
 
     def result(self) -> payload.Flat:
-        """Return the fused weights; those that were sent if nobody was added."""
+        """Return the fused weights, those that were sent if nobody was added; ends the sum."""
         if self.clients == 0:
             return {name: array.copy() for name, array in self._sent.items()}
-        if self._only is not None:
-            return {name: array.copy() for name, array in self._only.items()}
-        total = self._sum
-        if total is None:
-            raise RuntimeError("the result of a WeightedMean can be taken once")
-        self._sum = None
-        for name, array in total.items():
-            if array.dtype.kind == "f":
-                np.divide(array, self.samples, out=array)
-                np.add(array, self._sent[name], out=array)
+        total, self._total = self._total, {}
+        if self.clients > 1:
+            for name, array in total.items():
+                if array.dtype.kind == "f":
+                    np.divide(array, self.samples, out=array)
+                    np.add(array, self._sent[name], out=array)
         return total
-
-    def _accumulate(self, flat: payload.Flat, samples: int) -> None:
-        total = self._sum
-        if total is None:
-            raise RuntimeError("the result of a WeightedMean can be taken once")
-        for name, array in flat.items():
-            if array.dtype.kind == "f":
-                _add_scaled_change(total[name], array, self._sent[name], samples)
-            else:
-                np.maximum(total[name], array, out=total[name])
 
 
 def _add_scaled_change(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from workbench.testbed.base import Network
 
 
+_MOST_WORKERS = 8
+"""Beyond this, memory and the parent's fusing of weights set the pace."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """A Grid whose nodes run the ClientApp, and the time on the network between."""
@@ -28,10 +33,21 @@ class Engine:
 
 
 @contextmanager
-def open_engine(network: Network, client_app: ClientApp) -> Iterator[Engine]:
+def open_engine(network: Network, client_app: ClientApp, device: str = "cpu") -> Iterator[Engine]:
     """Start the engine that belongs to a network, and take it down at the end."""
     clients = len(network.fleet)
     if isinstance(network, SimulatedNetwork):
-        yield Engine(LocalGrid(client_app, clients), VirtualTime(network))
+        grid = LocalGrid(client_app, clients, workers=_workers(device))
+        try:
+            yield Engine(grid, VirtualTime(network))
+        finally:
+            grid.close()
         return
     raise TypeError(f"no engine for a {type(network).__name__}")
+
+
+def _workers(device: str) -> int:
+    """Return how many processes train small models: one a core; a GPU is used from this one."""
+    if device != "cpu" or not hasattr(os, "fork"):
+        return 1
+    return min(_MOST_WORKERS, os.cpu_count() or 1)

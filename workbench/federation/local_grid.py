@@ -1,20 +1,24 @@
 """A Grid in this process: messages go straight to the ClientApp.
 
-Flower's own simulation starts a Ray cluster first; this needs nothing, shares arrays by reference,
-and executes messages one after another in the order in which they were pushed, which makes a run
-repeat bit for bit. A reply is made when it is pulled, so that replies never pile up.
+Flower's own simulation starts a Ray cluster first; this needs nothing and shares arrays by
+reference. Replies come in the order in which messages were pushed, which makes a run repeat bit
+for bit, and are made when they are pulled, so that they never pile up. Small models are trained
+by several processes at once (`workbench.federation.workers`), large ones here with all cores.
 """
 
 from __future__ import annotations
 
 import itertools
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from workbench.federation import flower
+from workbench.federation.workers import MOST_BYTES, WorkerPool, arena_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,11 +28,23 @@ if TYPE_CHECKING:
 
 
 class LocalGrid(Grid):
-    """Run a ClientApp for ``clients`` nodes in this process; node ids are 1 to ``clients``."""
+    """Run a ClientApp for ``clients`` nodes; node ids are 1 to ``clients``.
 
-    def __init__(self, client_app: ClientApp, clients: int) -> None:
+    Parameters
+    ----------
+    client_app
+        What every node runs.
+    clients
+        Number of nodes.
+    workers
+        Processes that small models are trained in; 1 does everything in this one.
+    """
+
+    def __init__(self, client_app: ClientApp, clients: int, workers: int = 1) -> None:
         flower.ensure_task_identity()
         self._app = client_app
+        self._most_workers = workers
+        self._pool: WorkerPool | None = None
         self._run = flower.empty_run()
         self._pending: dict[str, Message] = {}
         self._numbers = itertools.count(1)
@@ -83,10 +99,23 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Execute the named messages in their order, each when its reply is asked for."""
-        for message_id in list(message_ids):
-            message = self._pending.pop(message_id, None)
-            if message is not None:
-                yield self._execute(message)
+        found = (self._pending.pop(message_id, None) for message_id in list(message_ids))
+        messages = [message for message in found if message is not None]
+        arena, largest = arena_bytes(messages)
+        small = largest <= MOST_BYTES
+        # Once there are workers, what nodes keep for later is kept there.
+        worth = self._pool is not None or (len(messages) > 1 and largest > 0)
+        if self._most_workers == 1 or not (small and worth):
+            for message in messages:
+                with _threads(1 if small else torch.get_num_threads()):
+                    reply, _ = self._execute(message)
+                yield reply
+            return
+        for message, answer in self._workers(arena, largest).run(messages):
+            if isinstance(answer, str):
+                yield Message(Error(flower.RAISED, answer), reply_to=message)
+            else:
+                yield Message(answer, reply_to=message)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -100,9 +129,42 @@ class LocalGrid(Grid):
         for message_id in message_ids:
             self._pending.pop(message_id, None)
 
-    def _execute(self, message: Message) -> Message:
+    def close(self) -> None:
+        """End the worker processes; a second call does nothing."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _workers(self, arena: int, largest: int) -> WorkerPool:
+        """Return the workers; they start when they are needed, and again for larger models."""
+        if self._pool is not None and (
+            self._pool.arena_bytes < arena or self._pool.slot_bytes < largest
+        ):
+            self.close()
+        if self._pool is None:
+            self._pool = WorkerPool(self._execute, self._most_workers, arena, largest)
+        return self._pool
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _execute(self, message: Message) -> tuple[Message, bool]:
+        """Return the reply to a message, and whether the node keeps something for later."""
+        context = self._contexts[message.metadata.dst_node_id]
         try:
-            return self._app(message, self._contexts[message.metadata.dst_node_id])
+            reply = self._app(message, context)
         except Exception as error:  # noqa: BLE001  # a client that fails is an answer, not an end
             reason = "".join(traceback.format_exception_only(error)).strip()
-            return Message(Error(flower.RAISED, reason), reply_to=message)
+            reply = Message(Error(flower.RAISED, reason), reply_to=message)
+        return reply, len(context.state) > 0
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with a number of threads: small models always with one, here as in a worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

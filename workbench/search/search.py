@@ -131,7 +131,7 @@ class Search:
             done = int(run.checkpoint.get("rounds_done", 0))
             with (
                 self.testbed.up(self.fleet) as network,
-                open_engine(network, app) as engine,
+                open_engine(network, app, self._device) as engine,
                 tqdm(total=total, initial=done, unit="round", disable=not progress) as bar,
             ):
                 nodes = discover(engine.grid, len(self.fleet))
