@@ -12,6 +12,8 @@ from workbench.grouping.netdag import NetDAG
 from workbench.grouping.result import Grouping
 from workbench.pruning.cost import Cost, cost_of
 from workbench.pruning.netadapt import NetAdapt
+from workbench.search import presets
+from workbench.search.compare import Comparison, compare
 from workbench.search.policies import (
     CELEBA_ROUNDS,
     IMAGENET_ROUNDS,
@@ -32,6 +34,7 @@ __all__ = [
     "PAPER_TIERS",
     "Availability",
     "BalancedGrouping",
+    "Comparison",
     "ConstantSchedule",
     "Cost",
     "Dataset",
@@ -53,8 +56,10 @@ __all__ = [
     "SimulatedTestbed",
     "Tier",
     "TierSchedule",
+    "compare",
     "cost_of",
     "load_dataset",
     "load_tiers",
     "models",
+    "presets",
 ]

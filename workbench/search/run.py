@@ -159,6 +159,28 @@ class Run:
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
+    def client_costs(self) -> pd.Series[float]:
+        """Return what the search cost an average client, as DecNAS counts in Table 3 and Figure 6.
+
+        uplink_bytes, downlink_bytes, macs, transfer_s and compute_s are means over all clients and
+        leave out pre-training and tuning; total_bytes is the traffic of all clients in everything.
+        """
+        table = self.accounting()
+        names = {
+            "bytes_up": "uplink_bytes",
+            "bytes_down": "downlink_bytes",
+            "macs": "macs",
+            "transfer_s": "transfer_s",
+            "compute_s": "compute_s",
+        }
+        if table.empty:
+            return pd.Series(dict.fromkeys([*names.values(), "total_bytes"], 0.0))
+        search = table[(table["iteration"] > 0) & (table["phase"] == "search")]
+        totals = search[list(names)].replace([np.inf], np.nan).sum()
+        costs = totals.rename(names) / len(self.fleet)
+        costs["total_bytes"] = float(table["bytes_up"].sum() + table["bytes_down"].sum())
+        return costs
+
     def failures(self) -> pd.DataFrame:
         """Who failed when, and why: the rows of the accounting that did not end well."""
         table = self.accounting()
