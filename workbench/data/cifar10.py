@@ -47,6 +47,9 @@ _IMAGES, _RECORD_BYTES = 10_000, 1 + 3 * 32 * 32
 def load(root: str | Path | None = None, *, clients: Literal["all", "train"] = "all") -> Dataset:
     """Load CIFAR-10: 184 MB in memory.
 
+    Reading and checking takes about 2 s from a folder, 3 s from ``.tar.gz``, 10 s from
+    ``.tar.xz``.
+
     Parameters
     ----------
     root
@@ -69,9 +72,7 @@ def load(root: str | Path | None = None, *, clients: Literal["all", "train"] = "
     """
     if clients not in ("all", "train"):
         raise ValueError(f"clients is {clients!r}, but must be 'all' or 'train'")
-    records = _read(_locate(root))
-    labels = records[:, 0].astype(np.int64)
-    pixels = np.ascontiguousarray(records[:, 1:]).reshape(-1, 3, 32, 32)
+    labels, pixels = _read(_locate(root))
     training = 5 * _IMAGES
     return Dataset(
         "cifar10",
@@ -101,9 +102,10 @@ def _locate(root: str | Path | None) -> Path:
     return storage.download(URL, storage.cache_folder() / ARCHIVES[0], md5=URL_MD5)
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    """Return all records, (60000, 3073) uint8, each member checked against its MD5."""
-    records = np.empty((len(MEMBER_MD5) * _IMAGES, _RECORD_BYTES), dtype=np.uint8)
+def _read(path: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return labels (60000,) and pixels (60000, 3, 32, 32), each member checked by its MD5."""
+    labels = np.empty(len(MEMBER_MD5) * _IMAGES, dtype=np.int64)
+    pixels = np.empty((len(labels), 3, 32, 32), dtype=np.uint8)
     rows = {name: number * _IMAGES for number, name in enumerate(MEMBER_MD5)}
     members = _folder_files(path) if path.is_dir() else archives.stream(path, MEMBER_MD5)
     for name, content in tqdm(
@@ -115,9 +117,11 @@ def _read(path: Path) -> NDArray[np.uint8]:
                 f"{path}: {name} has MD5 {found}, but the official file has {MEMBER_MD5[name]}; "
                 "fetch it again"
             )
-        batch = np.frombuffer(content, dtype=np.uint8).reshape(_IMAGES, _RECORD_BYTES)
-        records[rows[name] : rows[name] + _IMAGES] = batch
-    return records
+        records = np.frombuffer(content, dtype=np.uint8).reshape(_IMAGES, _RECORD_BYTES)
+        batch = slice(rows[name], rows[name] + _IMAGES)
+        labels[batch] = records[:, 0]
+        pixels[batch] = records[:, 1:].reshape(_IMAGES, 3, 32, 32)
+    return labels, pixels
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
