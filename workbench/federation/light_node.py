@@ -85,7 +85,7 @@ class LightNode:
         self._join(int(known["known"]))
         channel.send({"node": self._node.node_id})
         threading.Thread(target=self._beat, daemon=True).start()
-        due = 1
+        due = int(bool(known["known"]))  # what a node that was killed has left unanswered
         while True:
             for _ in range(due):
                 answered = self._answer_one()
@@ -95,7 +95,7 @@ class LightNode:
             while select.select([channel], [], [], 0 if due else _ASK_ANYWAY_S)[0]:
                 bell, _ = channel.receive()
                 due += int(bell["ring"])
-            due = due or 1
+            due = due or 1  # a bell may have been missed
 
     # ------------------------------------------------------------------ being a node
 
@@ -172,9 +172,9 @@ class LightNode:
     def _send(self, reply: wire.Message, run_id: int) -> None:
         """Deliver a reply: announce it, then push the objects that the SuperLink lacks.
 
-        Pushing an object twice is an error in Flower 1.41, even where the answer to the first
-        attempt was lost. So what is missing is asked for again after a failure, by announcing
-        the same reply once more, and only that is pushed.
+        In Flower 1.41 an object that is pushed twice is refused, even where the answer to the
+        first attempt was lost on the way. So after a failure a refusal means that it may be there;
+        whether it is, announcing the same reply once more tells.
         """
         with wire.no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -188,6 +188,7 @@ class LightNode:
         )
 
         def push(object_id: str) -> bool:
+            """Push an object; False if it is not certain that the SuperLink has it."""
             request = wire.PushObjectRequest(
                 node=self._node,
                 run_id=run_id,
@@ -195,16 +196,10 @@ class LightNode:
                 object_content=objects[object_id].deflate(),
                 session_id=session.session_id,
             )
-            try:
-                return bool(self._client.PushObject(request).stored)
-            except httpx.TransportError:
-                return False
+            return bool(self._ask(self._client.PushObject, request).stored)
 
-        pause_s = 0.05
         while True:
             session = self._ask(self._client.PushMessages, announce)
             missing = list(dict.fromkeys(session.objects_to_push))
             if all(list(self._pool.map(push, missing))):
                 return
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 2.0)

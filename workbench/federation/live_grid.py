@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _FETCHERS = 4
-_ASK_S = 2.0
-"""How often the SuperLink is asked for errors (a lost node, an expired message) when replies are
-announced by bells; without bells it is asked at `_ASK_WITHOUT_BELLS_S`."""
-_ASK_WITHOUT_BELLS_S = 0.25
+_FETCHERS_WITHOUT_BELLS = 64
+"""Without bells a fetcher also waits for the end of an upload."""
+_ASK_S = 0.25
+_LOOK_AROUND_S = 10.0
 _BEAT_S = 15.0
 _PATIENCE_S = 10.0
 
@@ -49,7 +49,8 @@ class LiveGrid(wire.HttpGrid):
     sent
         Called with the node ids to which messages are on their way, so that bells can ring.
     bells
-        Whether `arrived` is called for each complete reply.
+        Whether `arrived` is called for each complete reply. If not, the SuperLink is asked all
+        the time.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class LiveGrid(wire.HttpGrid):
         self._replies: dict[str, Message] = {}
         self._failure: Exception | None = None
         self._closed = False
-        self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="wb-fetch")
+        self._fetchers = ThreadPoolExecutor(
+            _FETCHERS if bells else _FETCHERS_WITHOUT_BELLS, thread_name_prefix="wb-fetch"
+        )
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True)
             for name, run in (("wb-ask", self._keep_asking), ("wb-beat", self._keep_beating))
@@ -183,13 +186,14 @@ class LiveGrid(wire.HttpGrid):
     def lose_node(self, node: int, reason: str) -> None:
         """Answer all messages that are out to a node with an error: it is gone."""
         with self._changed:
-            for message_id, (receiver, _) in list(self._pending.items()):
-                if receiver == node and message_id not in self._announced:
-                    del self._pending[message_id]
-                    self._replies[message_id] = wire.error_reply(
-                        message_id, self.run.run_id, wire.ErrorCode.NODE_UNAVAILABLE, reason
-                    )
-            self._changed.notify_all()
+            lost = [each for each, (receiver, _) in self._pending.items() if receiver == node]
+            self._give_up(set(lost) - self._announced, wire.ErrorCode.NODE_UNAVAILABLE, reason)
+
+    def _give_up(self, message_ids: Iterable[str], code: int, reason: str) -> None:
+        for message_id in message_ids:
+            del self._pending[message_id]
+            self._replies[message_id] = wire.error_reply(message_id, self.run.run_id, code, reason)
+        self._changed.notify_all()
 
     # ------------------------------------------------------------------ asking and fetching
 
@@ -217,39 +221,53 @@ class LiveGrid(wire.HttpGrid):
             raise SuperLinkLostError("this grid was closed")
 
     def _keep_asking(self) -> None:
-        interval = _ASK_S if self._bells else _ASK_WITHOUT_BELLS_S
-        asked = time.monotonic()
-        while not self._closed:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closed or self._announced,
-                    max(0.0, asked + interval - time.monotonic()),
-                )
-                ids = self._announced & self._pending.keys()
-                if time.monotonic() >= asked + interval:
-                    asked = time.monotonic()
-                    self._forget_expired()
-                    ids = set(self._pending)
-                self._announced -= ids
-            if not ids or self._closed:
-                continue
-            try:
-                found = self._runtime.PullMessages(wire.PullAppMessagesRequest(message_ids=ids))
-            except Exception as error:  # noqa: BLE001  # raised again where the driver waits
-                self._fail(error)
-                return
-            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-                with self._changed:
-                    wanted = self._pending.pop(head.metadata.reply_to_message_id, None)
-                if wanted is not None:
-                    self._fetchers.submit(self._fetch, head, tree)
+        looked = time.monotonic()
+        try:
+            while not self._closed:
+                self._ask_for(self._wait_for_news())
+                if time.monotonic() >= looked + _LOOK_AROUND_S:
+                    looked = time.monotonic()
+                    self._look_around()
+        except Exception as error:  # noqa: BLE001  # raised again where the driver waits
+            self._fail(error)
 
-    def _forget_expired(self) -> None:
-        """Forget messages, and replies that were never asked for, a while after their time."""
+    def _wait_for_news(self) -> set[str]:
+        """Wait a moment, and return the messages whose replies may be there."""
+        with self._changed:
+            if self._bells:
+                self._changed.wait_for(lambda: self._closed or self._announced, 1.0)
+                news = self._announced & self._pending.keys()
+                self._announced.clear()
+                return news
+            self._changed.wait_for(lambda: self._closed, _ASK_S)
+            return set(self._pending)
+
+    def _ask_for(self, message_ids: set[str]) -> None:
+        if not message_ids or self._closed:
+            return
+        found = self._runtime.PullMessages(wire.PullAppMessagesRequest(message_ids=message_ids))
+        for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            with self._changed:
+                wanted = self._pending.pop(head.metadata.reply_to_message_id, None)
+            if wanted is not None:
+                self._fetchers.submit(self._fetch, head, tree)
+
+    def _look_around(self) -> None:
+        """Give up messages whose time is over, or whose node has not been heard of for long."""
+        online = {node.node_id for node in self.get_nodes()}
         now = time.time()
-        for message_id, (_, until) in list(self._pending.items()):
-            if now > until + 60:
-                del self._pending[message_id]
+        with self._changed:
+            pending = {
+                each: kept for each, kept in self._pending.items() if each not in self._announced
+            }
+            late = [each for each, (_, until) in pending.items() if now > until]
+            lost = [each for each, (node, _) in pending.items() if node not in online]
+            self._give_up(late, wire.ErrorCode.MESSAGE_UNAVAILABLE, "no reply in its time")
+            self._give_up(
+                set(lost) - set(late),
+                wire.ErrorCode.NODE_UNAVAILABLE,
+                "the SuperLink has not heard of this node for a minute",
+            )
 
     def _fetch(self, head: Any, tree: Any) -> None:  # noqa: ANN401
         """Fetch a reply's objects; an upload that has not ended yet is waited for here."""

@@ -122,6 +122,10 @@ SILENCE_S = 60.0
 """Without a byte for so long a connection is given up; a slow upload is silent while buffers
 drain."""
 
+_KEPT_S = 3.0
+"""An idle connection is not used again after so long: the SuperLink closes it after 5 s, and on a
+slow link the news of that may be on its way when the next request is sent."""
+
 
 class _InsideBackend(httpcore.NetworkBackend):
     """Connects sockets that somebody else opens, for instance in another network namespace."""
@@ -155,12 +159,11 @@ def set_connections(
 ) -> Opened:
     """Give a client the patience that slow links need, and sockets opened by ``open_socket``."""
     timeout = httpx.Timeout(SILENCE_S, connect=10.0)
-    if open_socket is None:
-        client._client.timeout = timeout  # noqa: SLF001  # from_server_address takes no timeout
-        return client
     transport = httpx.HTTPTransport()
     transport._pool = httpcore.ConnectionPool(  # noqa: SLF001  # httpx takes no network backend
-        network_backend=_InsideBackend(open_socket), max_connections=None, keepalive_expiry=30.0
+        network_backend=_InsideBackend(open_socket or socket.socket),
+        max_connections=None,
+        keepalive_expiry=_KEPT_S,
     )
     client._client.close()  # noqa: SLF001
     client._client = httpx.Client(transport=transport, timeout=timeout)  # noqa: SLF001

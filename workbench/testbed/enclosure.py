@@ -111,7 +111,7 @@ class Enclosure:
         """Start a program in a client's or the server's namespace; it ends with the testbed.
 
         It runs in `folder` with this process's environment and ``environment``; its output goes
-        to the file ``log`` there. A ``niceness`` below 0 gives it precedence, where that is allowed.
+        to the file ``log`` there. A ``niceness`` below 0 gives it precedence, where root may.
         """
         output = self.folder / log
         number, (descriptor,) = self.ask(

@@ -257,6 +257,7 @@ class _Keeper:
 
     def do_spawn(
         self,
+        *,
         where: int | None,
         command: list[str],
         environment: dict[str, str],
