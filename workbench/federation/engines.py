@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from workbench.federation.local_grid import LocalGrid
-from workbench.federation.timekeeping import Timekeeper, VirtualTime
+from workbench.federation.ray_engine import ray_grid
+from workbench.federation.superlink import LiveEngine
+from workbench.federation.timekeeping import Timekeeper, VirtualTime, WallTime
+from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from workbench.testbed.base import Network
 
+
+EngineName = Literal["auto", "ray"]
 
 _MOST_WORKERS = 8
 """Beyond this, memory and the parent's fusing of weights set the pace."""
@@ -33,15 +38,50 @@ class Engine:
 
 
 @contextmanager
-def open_engine(network: Network, client_app: ClientApp, device: str = "cpu") -> Iterator[Engine]:
-    """Start the engine that belongs to a network, and take it down at the end."""
+def open_engine(
+    network: Network,
+    client_app: ClientApp,
+    device: str = "cpu",
+    *,
+    engine: EngineName = "auto",
+    address: str | None = None,
+) -> Iterator[Engine]:
+    """Start the engine that belongs to a network, and take it down at the end.
+
+    Parameters
+    ----------
+    network
+        A network that is up.
+    client_app
+        What every client runs.
+    device
+        ``cpu`` or ``cuda``: where the clients of an in-process engine compute.
+    engine, address
+        ``ray`` computes with Flower's simulation engine, on the Ray cluster at ``address``; it
+        needs a simulated network.
+
+    Raises
+    ------
+    ValueError
+        If the engine does not go with the network.
+    """
     clients = len(network.fleet)
+    if engine == "ray":
+        if not isinstance(network, SimulatedNetwork):
+            raise ValueError("engine is 'ray', which goes with a SimulatedTestbed only")
+        with ray_grid(client_app, clients, address) as distributed:
+            yield Engine(distributed, VirtualTime(network))
+        return
     if isinstance(network, SimulatedNetwork):
         grid = LocalGrid(client_app, clients, workers=_workers(device))
         try:
             yield Engine(grid, VirtualTime(network))
         finally:
             grid.close()
+        return
+    if isinstance(network, NamespaceNetwork):
+        with LiveEngine(network, client_app) as live:
+            yield Engine(live.grid, WallTime(network))
         return
     raise TypeError(f"no engine for a {type(network).__name__}")
 

@@ -71,6 +71,7 @@ class LiveGrid(wire.HttpGrid):
         self._pending: dict[str, tuple[int, float]] = {}
         self._announced: set[str] = set()
         self._replies: dict[str, Message] = {}
+        self._lost: dict[int, str] = {}
         self._failure: Exception | None = None
         self._closed = False
         self._fetchers = ThreadPoolExecutor(
@@ -112,13 +113,15 @@ class LiveGrid(wire.HttpGrid):
                 f"the SuperLink refused {ids.count('')} of {len(listed)} messages: "
                 "their nodes are unknown to it, or their time is over"
             )
+        receivers = [message.metadata.dst_node_id for message in listed]
         with self._changed:
             for message_id, message in zip(ids, listed, strict=True):
                 until = message.metadata.created_at + message.metadata.ttl
                 self._pending[message_id] = (message.metadata.dst_node_id, until)
-            self._changed.notify_all()
+            for node in self._lost.keys() & set(receivers):
+                self.lose_node(node, self._lost[node])
         if self._sent is not None:
-            self._sent([message.metadata.dst_node_id for message in listed])
+            self._sent(receivers)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -184,10 +187,16 @@ class LiveGrid(wire.HttpGrid):
                 self._changed.notify_all()
 
     def lose_node(self, node: int, reason: str) -> None:
-        """Answer all messages that are out to a node with an error: it is gone."""
+        """Answer all messages to a node with an error, until it is found again."""
         with self._changed:
+            self._lost[node] = reason
             lost = [each for each, (receiver, _) in self._pending.items() if receiver == node]
             self._give_up(set(lost) - self._announced, wire.ErrorCode.NODE_UNAVAILABLE, reason)
+
+    def find_node(self, node: int) -> None:
+        """Note that a node that was lost is there again."""
+        with self._changed:
+            self._lost.pop(node, None)
 
     def _give_up(self, message_ids: Iterable[str], code: int, reason: str) -> None:
         for message_id in message_ids:

@@ -276,8 +276,11 @@ class LiveEngine:
                 self._alive[row] = False
                 self._ended[row] = f"the process of {name} ended with status {said['ended']}"
             self._changed.notify_all()
-        if "ended" in said and self._node_ids[row] and hasattr(self, "grid"):
-            self.grid.lose_node(self._node_ids[row], self._ended[row])
+        if self._node_ids[row] and hasattr(self, "grid"):
+            if "ended" in said:
+                self.grid.lose_node(self._node_ids[row], self._ended[row])
+            elif "node" in said:
+                self.grid.find_node(self._node_ids[row])
 
     def _network_changed(self, change: LinkChange) -> None:
         row = self._network.fleet.index(change.client)

@@ -11,20 +11,20 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from workbench.testbed import cleanup, linux, wiring
+from workbench.testbed import addresses, cleanup, linux
 from workbench.testbed.channel import Channel, ChannelClosedError
-from workbench.testbed.keeper import Settings, fork_keeper
 from workbench.testbed.nursery import ClientProcesses
 from workbench.testbed.programs import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from workbench.testbed.addresses import Delay
     from workbench.testbed.nursery import Run
-    from workbench.testbed.wiring import Delay
 
 
 class NetworkLostError(ConnectionError):
@@ -43,6 +43,14 @@ class Enclosure:
     """
 
     def __init__(self, delay: Delay, *, rootless: bool | None) -> None:
+        if sys.platform != "linux":
+            raise RuntimeError(
+                f"the namespace testbed needs Linux, and this is {sys.platform}; use "
+                "SimulatedTestbed() here, or run the notebook on a Linux machine"
+            )
+        # What follows needs libraries that only Linux has.
+        from workbench.testbed.keeper import Settings, fork_keeper  # noqa: PLC0415
+
         number = secrets.token_hex(3)
         if rootless is None:
             rootless = not linux.may_administer()
@@ -83,7 +91,7 @@ class Enclosure:
 
     def address(self, client: int | None = None) -> str:
         """Return the IPv4 address of a client or the server."""
-        return wiring.address(1 if client is None else client + 2)
+        return addresses.address(1 if client is None else client + 2)
 
     def socket(
         self,

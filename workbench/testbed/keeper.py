@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from workbench.testbed import linux
 from workbench.testbed.channel import Channel, ChannelClosedError
 from workbench.testbed.shaping import Shaper
-from workbench.testbed.wiring import Delay, Switch
+from workbench.testbed.wiring import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from workbench.testbed.addresses import Delay
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import ctypes
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 import warnings
@@ -142,6 +141,8 @@ def become_root_of_user_namespace() -> None:
 
 def allow_many_descriptors() -> None:
     """Raise the limit of open descriptors to what the machine allows this process."""
+    import resource  # noqa: PLC0415  # not every system has it, and this module is read on all
+
     _, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from workbench.testbed import wiring
+from workbench.testbed.addresses import Delay
 from workbench.testbed.base import Network, Testbed
 from workbench.testbed.enclosure import Enclosure, NetworkLostError
 from workbench.testbed.links import LinkState
@@ -98,7 +98,7 @@ class NamespaceNetwork(Network):
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._closed = False
-        delay = wiring.Delay(testbed.latency_s, testbed.jitter_s, testbed.loss)
+        delay = Delay(testbed.latency_s, testbed.jitter_s, testbed.loss)
         self.inside = Enclosure(delay, rootless=testbed.rootless)
         try:
             self._put_up()

@@ -49,10 +49,10 @@ class Program:
         status, _ = self._keeper.request(do="ended", process=self._number)
         return int(status)
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+    def kill(self) -> None:
+        """Kill it; nothing happens when it has ended."""
         if self.running:
-            signal.pidfd_send_signal(self._descriptor, number)
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def last_words(self, lines: int = 10) -> str:
         """Return the last lines that it printed."""

@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from workbench.testbed import linux
+from workbench.testbed.addresses import PREFIX_LENGTH, address
 
-PREFIX_LENGTH = 16
+if TYPE_CHECKING:
+    from workbench.testbed.addresses import Delay
+
 _BRIDGE = "switch"
 _INNER = "link"
 """Never ``eth0``: a slip into the host's namespace must not meet an interface of that name."""
-
-
-def address(host: int) -> str:
-    """Return the address of a host of the testbed, 1 being the server.
-
-    The range is set aside for measurements (RFC 2544) and not routed anywhere.
-    """
-    return f"198.18.{host >> 8}.{host & 255}"
-
-
-@dataclass(frozen=True)
-class Delay:
-    """What every link adds to its rate, in each direction."""
-
-    latency_s: float = 0.0
-    jitter_s: float = 0.0
-    loss: float = 0.0
-
-    @property
-    def wanted(self) -> bool:
-        """Tell whether any of it is asked for."""
-        return bool(self.latency_s or self.jitter_s or self.loss)
 
 
 class Switch:
