@@ -33,12 +33,12 @@ def discover(grid: Grid, clients: int, timeout_s: float = 60.0) -> Nodes:
     RuntimeError
         If clients do not answer in time or two nodes are the same client; it names them.
     """
-    wanted = np.full(clients, -1, dtype=np.int64)
+    node_of: dict[int, int] = {}
     train, test = np.zeros(clients, dtype=np.int64), np.zeros(clients, dtype=np.int64)
     end = time.monotonic() + timeout_s
     asked: set[int] = set()
     pending: set[str] = set()
-    while (wanted < 0).any():
+    while len(node_of) < clients:
         new = [node for node in grid.get_node_ids() if node not in asked]
         asked.update(new)
         pending.update(
@@ -50,15 +50,15 @@ def discover(grid: Grid, clients: int, timeout_s: float = 60.0) -> Nodes:
                 raise RuntimeError(f"a node did not say who it is: {reply.error.reason}")
             metrics = cast("MetricRecord", reply.content["metrics"])
             client = int(cast("int", metrics["partition"]))
-            if not 0 <= client < clients or wanted[client] >= 0:
+            if not 0 <= client < clients or client in node_of:
                 raise RuntimeError(
                     f"a node says it is client {client}; {clients} are expected, once"
                 )
-            wanted[client] = reply.metadata.src_node_id
+            node_of[client] = reply.metadata.src_node_id
             train[client], test[client] = metrics["train_samples"], metrics["test_samples"]
-        if (wanted < 0).any():
+        if len(node_of) < clients:
             if time.monotonic() > end:
-                missing = np.flatnonzero(wanted < 0).tolist()
+                missing = [client for client in range(clients) if client not in node_of]
                 raise RuntimeError(f"clients {missing} did not answer within {timeout_s:g} s")
             time.sleep(_POLL_S)
-    return Nodes([int(node) for node in wanted], train, test)
+    return Nodes([node_of[client] for client in range(clients)], train, test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from workbench.federation import payload
 from workbench.federation.client import make_client_app
 from workbench.federation.dispatch import RoundLimits
-from workbench.federation.engines import open_engine
+from workbench.federation.engines import EngineName, open_engine
 from workbench.federation.nodes import discover
 from workbench.federation.strategies import FedAvg
 from workbench.grouping.netdag import NetDAG
@@ -71,6 +71,10 @@ class Search:
         Rounds, dropping and tuning; deadline and minimum of replies; which clients are there.
     device
         ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+    engine, address
+        ``auto`` computes in this process, or over the testbed's network; ``ray`` with Flower's
+        simulation engine, on the Ray cluster at ``address`` or one that it starts. Where clients
+        compute does not change what is found, so that it is no part of the config.
 
     Raises
     ------
@@ -92,6 +96,8 @@ class Search:
     limits: RoundLimits = field(default_factory=RoundLimits)
     availability: Availability = field(default_factory=Availability)
     device: str = "auto"
+    engine: EngineName = "auto"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         self.control = Control()
@@ -131,7 +137,9 @@ class Search:
             done = int(run.checkpoint.get("rounds_done", 0))
             with (
                 self.testbed.up(self.fleet) as network,
-                open_engine(network, app, self._device) as engine,
+                open_engine(
+                    network, app, self._device, engine=self.engine, address=self.address
+                ) as engine,
                 tqdm(total=total, initial=done, unit="round", disable=not progress) as bar,
             ):
                 nodes = discover(engine.grid, len(self.fleet))
@@ -237,6 +245,8 @@ class Search:
     def _check(self) -> None:
         if self.device not in {"auto", "cpu"} and not self.device.startswith("cuda"):
             raise ValueError(f"device is {self.device!r}; allowed are 'auto', 'cpu' and 'cuda'")
+        if self.engine not in get_args(EngineName):
+            raise ValueError(f"engine is {self.engine!r}; allowed are {list(get_args(EngineName))}")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; allowed are whole numbers from 0 up")
         if not self.fleet.train_samples.sum():
