@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from workbench.pruning.arguments import check, is_integer
 from workbench.pruning.description import FORMAT
 from workbench.pruning.steps import (
     DescriptionError,
@@ -24,7 +25,7 @@ from workbench.pruning.steps import (
     run_step,
     try_on_meta,
 )
-from workbench.pruning.vocabulary import DTYPES, LAYERS, check, is_integer
+from workbench.pruning.vocabulary import DTYPES, LAYERS
 
 MAX_DESCRIPTION_BYTES = 4 * 2**20
 MAX_ENTRIES = 20_000
@@ -158,7 +159,7 @@ def _add_module(network: DescribedNetwork, entry: dict[str, Any]) -> None:
     for key in _list(entry, "frozen", 1000):
         if not isinstance(key, str) or key not in own:
             raise DescriptionError(f"module {name!r} has no parameter {str(key)[:100]!r} to freeze")
-        own[key].requires_grad_(requires_grad=False)
+        own[key].requires_grad = False
 
 
 def _list(entry: dict[str, Any], key: str, longest: int) -> list[Any]:
@@ -241,4 +242,4 @@ def _set_modes(network: DescribedNetwork, entries: list[dict[str, Any]]) -> None
         mode = entry.get("training", inherited)
         if not isinstance(mode, bool):
             raise DescriptionError(f"module {entry['name']!r}: training must be true or false")
-        module.training = cast("bool", mode)
+        module.training = mode

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import pandas as pd
-from torch import nn
 
 from workbench.pruning.description import architecture
-from workbench.pruning.layers import Trace, check_input_shape, trace
 from workbench.pruning.structure import (
     Block,
     BoolArray,
@@ -27,10 +25,15 @@ from workbench.pruning.structure import (
     narrowed_layers,
 )
 from workbench.pruning.ties import tied_layers
+from workbench.pruning.tracing import check_input_shape, trace
 from workbench.pruning.verification import verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import nn
+
+    from workbench.pruning.layers import Trace
 
 REMEMBERED = 64
 """Architectures whose blocks are remembered after their networks are gone."""

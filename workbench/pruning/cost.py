@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from workbench.pruning.blocks import Blocks, find_blocks
+from workbench.pruning.latency import SegmentTimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from workbench.pruning.latency import LatencyTable
     from workbench.pruning.layers import Axis
     from workbench.pruning.structure import Block, IntArray
 
@@ -72,6 +74,7 @@ class BlockCosts:
     macs: NDArray[np.int64]
     parameters: NDArray[np.int64]
     size_bytes: NDArray[np.int64]
+    latency_s: NDArray[np.float64] | None = None
 
     def at(self, units: int) -> Cost:
         """Return the cost with that many units kept."""
@@ -80,11 +83,14 @@ class BlockCosts:
 
     def of(self, resource: Resource) -> NDArray[np.float64]:
         """Return the amounts of one resource, (units,) float64."""
-        amounts: NDArray[Any] = getattr(self, resource)
+        name = "latency_s" if resource == "latency" else resource
+        amounts: NDArray[Any] = getattr(self, name)
         return amounts.astype(np.float64)
 
 
-def cost_of(model: nn.Module, input_shape: Sequence[int]) -> Cost:
+def cost_of(
+    model: nn.Module, input_shape: Sequence[int], latency: LatencyTable | None = None
+) -> Cost:
     """Return what a network costs.
 
     Parameters
@@ -93,16 +99,21 @@ def cost_of(model: nn.Module, input_shape: Sequence[int]) -> Cost:
         The network.
     input_shape
         Shape of one sample without the batch, such as (3, 32, 32).
+    latency
+        Table to take the latency from; what it lacks is measured.
 
     Raises
     ------
     ValueError
         If the network does not run on an input of that shape.
     """
-    return total_cost(find_blocks(model, input_shape))
+    blocks = find_blocks(model, input_shape)
+    if latency is None:
+        return total_cost(blocks)
+    return total_cost(blocks, SegmentTimes.of(model, blocks.trace, latency))
 
 
-def total_cost(blocks: Blocks) -> Cost:
+def total_cost(blocks: Blocks, times: SegmentTimes | None = None) -> Cost:
     """Return what a network with these blocks costs."""
     layers = blocks.trace.layers.values()
     widths = [(layer, layer.in_channels, layer.out_channels) for layer in layers]
@@ -112,11 +123,15 @@ def total_cost(blocks: Blocks) -> Cost:
         + sum(int(layer.parameters(i, o)) for layer, i, o in widths),
         size_bytes=blocks.trace.other_bytes
         + sum(int(layer.size_bytes(i, o)) for layer, i, o in widths),
+        latency_s=None if times is None else times.total(),
     )
 
 
 def block_costs(
-    blocks: Blocks, block: Block, widths: dict[tuple[str, Axis], IntArray]
+    blocks: Blocks,
+    block: Block,
+    widths: dict[tuple[str, Axis], IntArray],
+    times: SegmentTimes | None = None,
 ) -> BlockCosts:
     """Price a network with the first 1, 2, ..., n units of one block kept, all in closed form.
 
@@ -128,6 +143,8 @@ def block_costs(
         The one of them that is pruned.
     widths
         What `Block.widths` returned.
+    times
+        Where the latency comes from, if anybody wants it.
     """
     total = total_cost(blocks)
     macs = np.full(block.units, total.macs, dtype=np.int64)
@@ -140,4 +157,5 @@ def block_costs(
         macs += layer.macs(*after) - layer.macs(*before)
         parameters += layer.parameters(*after) - layer.parameters(*before)
         size_bytes += layer.size_bytes(*after) - layer.size_bytes(*before)
-    return BlockCosts(macs, parameters, size_bytes)
+    latency_s = None if times is None else times.with_widths(widths)
+    return BlockCosts(macs, parameters, size_bytes, latency_s)

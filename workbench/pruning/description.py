@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
-from workbench.pruning.layers import check_input_shape, copy_for_tracing
+from workbench.pruning.tracing import check_input_shape, copy_for_tracing
 from workbench.pruning.vocabulary import DTYPES, FUNCTIONS, LAYERS, METHODS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> str:
     """
     shape = check_input_shape(input_shape)
     copied = copy_for_tracing(model)
-    description = {
+    description: dict[str, object] = {
         "format": FORMAT,
         "input_shape": list(shape),
         "modules": _describe_modules(copied, model),
@@ -166,37 +166,29 @@ def _describe_steps(copied: nn.Module) -> list[dict[str, Any]]:
     """Trace the forward pass in both modes and mark where it depends on the mode."""
     training = _trace_steps(copied.train())
     evaluating = _trace_steps(copied.eval())
-    merged = _merge_modes(training, evaluating)
-    if not isinstance(merged, list):
+    try:
+        return [_merge(*pair) for pair in zip(training, evaluating, strict=True)]
+    except ValueError as error:
         raise ValueError(
             "the forward pass takes different steps in training and in evaluation mode; "
             "only a flag such as dropout's may depend on the mode"
-        )
-    return merged
+        ) from error
 
 
-def _merge_modes(training: Any, evaluating: Any) -> Any:
-    """Merge two traces; None where they differ in more than a flag."""
+def _merge(training: Any, evaluating: Any) -> Any:  # noqa: ANN401 - any part of a step
+    """Merge a part of two traces; it is an error if they differ in more than a flag."""
     if training is True and evaluating is False:
         return {"training": True}
-    if type(training) is not type(evaluating):
-        return None
-    if isinstance(training, dict):
-        if list(training) != list(evaluating):
-            return None
-        merged = {key: _merge_modes(training[key], evaluating[key]) for key in training}
-        lost = any(merged[key] is None and training[key] is not None for key in merged)
-        return None if lost else merged
-    if isinstance(training, list):
-        if len(training) != len(evaluating):
-            return None
-        entries = [_merge_modes(*pair) for pair in zip(training, evaluating, strict=True)]
-        lost = any(
-            entry is None and before is not None
-            for entry, before in zip(entries, training, strict=True)
-        )
-        return None if lost else entries
-    return training if training == evaluating else None
+    if isinstance(training, dict) and isinstance(evaluating, dict):
+        pairs = zip(training.items(), evaluating.items(), strict=True)
+        merged = {key: (other, _merge(one, two)) for (key, one), (other, two) in pairs}
+        if all(key == other for key, (other, _) in merged.items()):
+            return {key: value for key, (_, value) in merged.items()}
+    elif isinstance(training, list) and isinstance(evaluating, list):
+        return [_merge(*pair) for pair in zip(training, evaluating, strict=True)]
+    elif type(training) is type(evaluating) and training == evaluating:
+        return training
+    raise ValueError(f"{training} and {evaluating} differ")
 
 
 def _trace_steps(copied: nn.Module) -> list[dict[str, Any]]:
@@ -259,22 +251,24 @@ def _describe_step(
     return {"op": "function", "name": name, **arguments}
 
 
-def _encode(value: Any, number: dict[fx.Node, int]) -> Any:
+def _encode(value: object, number: dict[fx.Node, int]) -> Any:  # noqa: ANN401 - JSON
     """Write an argument of a step as JSON."""
+    result: Any = value
     if isinstance(value, fx.Node):
-        return {"value": number[value]}
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"number": str(value)}
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(entry, number) for entry in value]}
-    if isinstance(value, list):
-        return [_encode(entry, number) for entry in value]
-    if isinstance(value, slice):
-        return {"slice": [_encode(part, number) for part in (value.start, value.stop, value.step)]}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"mapping": [[key, _encode(entry, number)] for key, entry in value.items()]}
-    if value is Ellipsis:
-        return {"ellipsis": True}
-    raise ValueError(f"a description has no word for the argument {value!r}")
+        result = {"value": number[value]}
+    elif isinstance(value, float) and not math.isfinite(value):
+        result = {"number": str(value)}
+    elif isinstance(value, tuple):
+        result = {"tuple": [_encode(entry, number) for entry in value]}
+    elif isinstance(value, list):
+        result = [_encode(entry, number) for entry in value]
+    elif isinstance(value, slice):
+        parts = (value.start, value.stop, value.step)
+        result = {"slice": [_encode(part, number) for part in parts]}
+    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        result = {"mapping": [[key, _encode(entry, number)] for key, entry in value.items()]}
+    elif value is Ellipsis:
+        result = {"ellipsis": True}
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"a description has no word for the argument {value!r}")
+    return result

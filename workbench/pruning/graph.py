@@ -16,14 +16,14 @@ import numpy as np
 import torch
 import torch_pruning
 
-from workbench.pruning.layers import Trace, example_input
+from workbench.pruning.tracing import example_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
 
-    from workbench.pruning.layers import Axis
+    from workbench.pruning.layers import Axis, Trace
     from workbench.pruning.structure import IntArray
 
     Indices = list[Any]

@@ -1,26 +1,18 @@
 """What a network consists of: its layers, and what each costs as a formula of its widths.
 
-A network is traced once, on the meta device, where nothing is computed and nothing allocated.
-From then on the cost of any narrower version of it is arithmetic.
+Once the layers are known, the cost of any narrower version of a network is arithmetic.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.flop_counter import FlopCounterMode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 Axis = Literal["in", "out"]
 Kind = Literal["conv", "transposed", "depthwise", "linear", "norm", "groupnorm", "prelu"]
@@ -111,7 +103,9 @@ class Trace:
     ``other_macs`` are operations outside of layers (a matrix product in ``forward``);
     ``other_parameters`` and ``other_bytes`` are tensors outside of layers. ``device`` is where
     the network could be traced: ``meta``, or ``cpu`` if its code needs real numbers. ``unknown``
-    names the modules that hold tensors but are no layer that we know, with the reason.
+    names the modules that hold tensors but are no layer that we know, with the reason. ``calls``
+    are the modules without parts in the order in which they are called, each with the shape of
+    its input for one sample.
     """
 
     input_shape: tuple[int, ...]
@@ -121,6 +115,7 @@ class Trace:
     other_bytes: int
     device: Literal["meta", "cpu"] = "meta"
     unknown: dict[str, str] = field(default_factory=dict)
+    calls: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def describe_layer(name: str, module: nn.Module) -> Layer | None:
@@ -173,144 +168,6 @@ def _with_tensors(layer: Layer, module: nn.Module) -> Layer:
         fixed_bytes=fixed,
         itemsize=itemsize,
     )
-
-
-def copy_for_tracing(model: nn.Module, device: str = "meta") -> nn.Module:
-    """Return a copy of a network in evaluation mode; on the meta device it takes no memory."""
-    memo: dict[int, Any] = {}
-    if device == "meta":
-        for parameter in model.parameters():
-            empty = torch.empty_like(parameter, device="meta")
-            memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.is_floating_point())
-        plain = [
-            value
-            for module in model.modules()
-            for value in vars(module).values()
-            if isinstance(value, torch.Tensor)
-        ]
-        for tensor in (*model.buffers(), *plain):
-            memo[id(tensor)] = torch.empty_like(tensor, device="meta")
-    copied: nn.Module = copy.deepcopy(model, memo).to(device)
-    for parameter in copied.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return copied.eval()
-
-
-def example_input(
-    input_shape: Sequence[int],
-    batch: int = 1,
-    device: str = "meta",
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """Return a batch of zeros (batch, *input_shape)."""
-    return torch.zeros((batch, *input_shape), device=device, dtype=dtype)
-
-
-def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of one sample as a tuple of whole numbers.
-
-    Raises
-    ------
-    ValueError
-        If it is empty or has an entry below 1.
-    """
-    shape = tuple(int(size) for size in input_shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(
-            f"input_shape is {tuple(input_shape)}, but must be the shape of one sample without "
-            "the batch, such as (3, 32, 32)"
-        )
-    return shape
-
-
-def trace(model: nn.Module, input_shape: Sequence[int]) -> Trace:
-    """Run a network once on the meta device and write down its layers.
-
-    Parameters
-    ----------
-    model
-        The network; it is left as it is.
-    input_shape
-        Shape of one sample without the batch, such as (3, 32, 32).
-
-    Raises
-    ------
-    ValueError
-        If the network does not run on an input of that shape.
-    """
-    shape = check_input_shape(input_shape)
-    try:
-        return _trace_on(copy_for_tracing(model, "meta"), shape, "meta")
-    except Exception:  # noqa: BLE001 - its own code may look at numbers, which meta has not
-        pass
-    try:
-        return _trace_on(copy_for_tracing(model, "cpu"), shape, "cpu")
-    except Exception as error:
-        raise ValueError(
-            f"the network does not run on an input of shape {(1, *shape)}: {error}"
-        ) from error
-
-
-def _trace_on(copied: nn.Module, shape: tuple[int, ...], device: Literal["meta", "cpu"]) -> Trace:
-    layers: dict[str, Layer] = {}
-    by_module: dict[nn.Module, str] = {}
-    for name, module in copied.named_modules():
-        layer = describe_layer(name, module)
-        if layer is not None:
-            layers[name] = layer
-            by_module[module] = name
-
-    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        name = by_module[module]
-        layer = layers[name]
-        positions = 0
-        if layer.kind == "linear":
-            positions = output.numel() // layer.out_channels
-        elif layer.kind == "transposed":
-            positions = math.prod(inputs[0].shape[2:])
-        elif layer.prunable:
-            positions = math.prod(output.shape[2:])
-        layers[name] = replace(layer, positions=layer.positions + positions, calls=layer.calls + 1)
-
-    with ExitStack() as stack:
-        for module in by_module:
-            stack.callback(module.register_forward_hook(count).remove)
-        flops = stack.enter_context(FlopCounterMode(display=False))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.device(device))
-        copied(example_input(shape, device=device))
-    return Trace(
-        input_shape=shape,
-        layers=layers,
-        other_macs=int(flops.get_total_flops()) // 2 - _total(layers, Layer.macs),
-        other_parameters=sum(parameter.numel() for parameter in copied.parameters())
-        - _total(layers, Layer.parameters),
-        other_bytes=state_bytes(copied) - _total(layers, Layer.size_bytes),
-        device=device,
-        unknown=_unknown(copied, layers),
-    )
-
-
-def _unknown(copied: nn.Module, layers: dict[str, Layer]) -> dict[str, str]:
-    """Name the modules whose own tensors belong to no layer, with the reason."""
-    unknown = {}
-    for name, module in copied.named_modules():
-        if name not in layers and any(True for _ in module.parameters(recurse=False)):
-            unknown[name or "(the network itself)"] = (
-                f"{type(module).__name__} is no layer that channels can be taken from"
-            )
-    return unknown
-
-
-def _total(layers: dict[str, Layer], formula: Callable[[Layer, Width, Width], Width]) -> int:
-    return sum(
-        int(formula(layer, layer.in_channels, layer.out_channels)) for layer in layers.values()
-    )
-
-
-def state_bytes(model: nn.Module) -> int:
-    """Return the bytes of all tensors in the state dict: what a link carries."""
-    return sum(value.nbytes for value in model.state_dict(keep_vars=True).values())
 
 
 def axis_length(layer: Layer, axis: Axis) -> int:

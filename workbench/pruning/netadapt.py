@@ -10,23 +10,17 @@ formulation (section 3.1) with n > 1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from workbench.pruning.blocks import Blocks, find_blocks, remember
-from workbench.pruning.cost import (
-    Cost,
-    Resource,
-    block_costs,
-    total_cost,
-)
+from workbench.pruning.blocks import Blocks, find_blocks
+from workbench.pruning.candidates import Candidate, Goal, allowed_units, make_candidate
+from workbench.pruning.cost import Cost, Resource, cost_of, total_cost
+from workbench.pruning.latency import LatencyTable, SegmentTimes, shared_table
 from workbench.pruning.ranking import keep_order, ranking_names, unit_scores
-from workbench.pruning.slicing import sliced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,64 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from workbench.pruning.layers import Axis
-    from workbench.pruning.structure import Block, IntArray
+    from workbench.pruning.structure import Block
 
-Status = Literal["ok", "overshoots", "out of reach"]
-
-
-@plain_dataclass(frozen=True, eq=False)
-class Candidate:
-    """The current network with one block pruned; its tensors are built when asked for.
-
-    Attributes
-    ----------
-    block
-        Name of the pruned block.
-    cost
-        What the pruned network costs, exactly.
-    kept
-        For each layer of the block the output channels that stay, ascending int64.
-    status
-        ``ok``; ``overshoots`` if it saves more than ``NetAdapt.max_overshoot`` times the step;
-        ``out of reach`` if even the narrowest version misses the target.
-    resource, target
-        What the iteration had to reach.
-    multiple
-        The multiple that the block's width was held to.
-    """
-
-    block: str
-    cost: Cost
-    kept: dict[str, NDArray[np.int64]]
-    status: Status
-    resource: Resource
-    target: float
-    multiple: int
-    _source: nn.Module = field(repr=False)
-    _blocks: Blocks = field(repr=False)
-    _units: NDArray[np.bool_] = field(repr=False)
-
-    @property
-    def usable(self) -> bool:
-        """Whether it meets the iteration's budget, so that it makes sense to train it."""
-        return self.status != "out of reach"
-
-    @property
-    def width(self) -> int:
-        """Output channels that the block's first layer keeps."""
-        return len(self.kept[self.block])
-
-    def build(self) -> nn.Module:
-        """Return the pruned network: really smaller, with the weights of the kept channels.
-
-        Tensors that lose nothing are shared with the network that was pruned; copy the result
-        before training it.
-        """
-        chosen = [(self._blocks.block(self.block), self._units)]
-        built = sliced(self._source, self._blocks.trace.layers, self._blocks.kept(chosen))
-        remember(built, self._blocks.narrowed(chosen))
-        return built
+__all__ = ["Candidate", "NetAdapt"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -126,6 +65,8 @@ class NetAdapt:
         accurate.
     seed
         For the random ranking.
+    latency_batch_size
+        Samples in the batch whose latency is meant, where latency is a resource.
     """
 
     resource: Resource = "macs"
@@ -140,6 +81,7 @@ class NetAdapt:
     ranking: str = "l2"
     selection: Literal["loss_per_resource", "accuracy"] = "loss_per_resource"
     seed: int = Field(default=0, ge=0)
+    latency_batch_size: int = Field(default=1, ge=1)
 
     @field_validator("ranking")
     @classmethod
@@ -199,8 +141,12 @@ class NetAdapt:
         if iteration < 1:
             raise ValueError(f"iteration is {iteration}, but the first one is 1")
         resource = self.leading(current, initial)
-        step = self.step * initial.of(resource) * self.decay ** (iteration - 1)
-        return max(current.of(resource) - step, self.budgets[resource] * initial.of(resource))
+        planned = current.of(resource) - self._planned(iteration, initial.of(resource))
+        return max(planned, self.budgets[resource] * initial.of(resource))
+
+    def _planned(self, iteration: int, initial: float) -> float:
+        """Return what an iteration is to save."""
+        return self.step * initial * self.decay ** (iteration - 1)
 
     def done(self, iteration: int, current: Cost, initial: Cost) -> bool:
         """Return whether nothing is left to do after that many iterations."""
@@ -208,6 +154,13 @@ class NetAdapt:
             current.of(name) <= share * initial.of(name) for name, share in self.budgets.items()
         )
         return met or iteration >= self.iterations
+
+    def cost(self, model: nn.Module, input_shape: Sequence[int]) -> Cost:
+        """Return what a network costs; with its latency, if that has a budget."""
+        return cost_of(model, input_shape, self._table())
+
+    def _table(self) -> LatencyTable | None:
+        return shared_table(self.latency_batch_size) if "latency" in self.budgets else None
 
     def check(self, model: nn.Module, input_shape: Sequence[int]) -> None:
         """Find out before any work starts whether the budget can be met at all.
@@ -222,8 +175,8 @@ class NetAdapt:
         if not blocks.prunable:
             reasons = "; ".join(f"{block.name}: {block.reason}" for block in blocks.all)
             raise ValueError(f"no block of this network can be pruned ({reasons})")
-        initial = total_cost(blocks)
-        smallest = self._narrowest(blocks)
+        times = self._times(model, blocks)
+        initial, smallest = total_cost(blocks, times), self._narrowest(model, blocks)
         for resource, share in self.budgets.items():
             needed, least = share * initial.of(resource), smallest.of(resource)
             if least > needed:
@@ -232,16 +185,22 @@ class NetAdapt:
                     f"of this network still needs {least / initial.of(resource):.3g} ({least:,.0f})"
                 )
 
-    def _narrowest(self, blocks: Blocks) -> Cost:
+    def _times(self, model: nn.Module, blocks: Blocks) -> SegmentTimes | None:
+        table = self._table()
+        return None if table is None else SegmentTimes.of(model, blocks.trace, table)
+
+    def _narrowest(self, model: nn.Module, blocks: Blocks) -> Cost:
+        """Return the cost with every block as narrow as it can be."""
         chosen = []
         for block in blocks.prunable:
             order = keep_order(block, np.zeros(block.units))
             multiple = 1 if self.relax_multiples else self._multiple(blocks, block)
-            allowed = _allowed_units(block, block.widths(order), multiple)
+            allowed = allowed_units(block, block.widths(order), multiple)
             units = np.zeros(block.units, dtype=np.bool_)
             units[order[: int(allowed[0]) if len(allowed) else block.units]] = True
             chosen.append((block, units))
-        return total_cost(blocks.narrowed(chosen))
+        narrow = blocks.narrowed(chosen)
+        return total_cost(narrow, self._times(model, narrow))
 
     # ------------------------------------------------------------------ candidates
 
@@ -272,76 +231,39 @@ class NetAdapt:
             status; ``usable`` tells which to train.
         """
         blocks = find_blocks(model, input_shape)
-        current = total_cost(blocks)
+        times = self._times(model, blocks)
+        current = total_cost(blocks, times)
         initial = initial or current
         resource = self.leading(current, initial)
-        target = self.target(iteration, current, initial)
+        goal = Goal(
+            resource,
+            current.of(resource),
+            self.target(iteration, current, initial),
+            self.max_overshoot * self._planned(iteration, initial.of(resource)),
+        )
         return [
-            self._propose_block(model, blocks, block, resource, target, current, iteration)
+            make_candidate(
+                model,
+                blocks,
+                block,
+                self._scores(model, blocks, block, iteration),
+                goal,
+                multiple=self._multiple(blocks, block),
+                relax_multiples=self.relax_multiples,
+                times=times,
+            )
             for block in blocks.prunable
         ]
 
-    def _propose_block(
-        self,
-        model: nn.Module,
-        blocks: Blocks,
-        block: Block,
-        resource: Resource,
-        target: float,
-        current: Cost,
-        iteration: int,
-    ) -> Candidate:
-        seed = int(
-            np.random.SeedSequence([self.seed, iteration, blocks.all.index(block)]).generate_state(
-                1
-            )[0]
-        )
-        scores = unit_scores(model, blocks.trace.layers, block, self.ranking, seed)
-        order = keep_order(block, scores)
-        widths = block.widths(order)
-        costs = block_costs(blocks, block, widths)
-        amounts, goal = costs.of(resource), (current.of(resource), target)
-        multiple = self._multiple(blocks, block)
-        units, status = self._choose(_allowed_units(block, widths, multiple), amounts, *goal)
-        while status != "ok" and multiple > 1 and self.relax_multiples:
-            multiple //= 2
-            units, status = self._choose(_allowed_units(block, widths, multiple), amounts, *goal)
-        kept_units = np.zeros(block.units, dtype=np.bool_)
-        kept_units[order[:units]] = True
-        kept = blocks.kept([(block, kept_units)])
-        return Candidate(
-            block=block.name,
-            cost=costs.at(units),
-            kept={name: kept[name, "out"] for name in block.layers},
-            status=status,
-            resource=resource,
-            target=target,
-            multiple=multiple,
-            _source=model,
-            _blocks=blocks,
-            _units=kept_units,
-        )
+    def _scores(
+        self, model: nn.Module, blocks: Blocks, block: Block, iteration: int
+    ) -> NDArray[np.float64]:
+        generator = np.random.default_rng([self.seed, iteration, blocks.all.index(block)])
+        return unit_scores(model, blocks.trace.layers, block, self.ranking, generator)
 
     def _multiple(self, blocks: Blocks, block: Block) -> int:
         linear = blocks.trace.layers[block.name].kind == "linear"
         return self.linear_multiple if linear else self.conv_multiple
-
-    def _choose(
-        self,
-        allowed: NDArray[np.int64],
-        amounts: NDArray[np.float64],
-        current: float,
-        target: float,
-    ) -> tuple[int, Status]:
-        """Return the most units that meet the target, and how well they do."""
-        if not len(allowed):
-            return len(amounts), "out of reach"
-        meets = allowed[amounts[allowed - 1] <= target]
-        if not len(meets):
-            return int(allowed[0]), "out of reach"
-        units = int(meets[-1])
-        overshoots = current - amounts[units - 1] > self.max_overshoot * (current - target)
-        return units, "overshoots" if overshoots else "ok"
 
     # ------------------------------------------------------------------ the choice
 
@@ -386,16 +308,3 @@ class NetAdapt:
             return (-loss / saved if saved > 0 else -math.inf, accuracies[index])
 
         return max(running, key=merit)
-
-
-def _allowed_units(
-    block: Block, widths: dict[tuple[str, Axis], IntArray], multiple: int
-) -> NDArray[np.int64]:
-    """Return the numbers of kept units, ascending, that make a narrower block.
-
-    The first layer's width is a multiple, and no tied layer is left without a channel.
-    """
-    allowed = widths[block.name, "out"] % multiple == 0
-    for name in block.layers:
-        allowed &= widths[name, "out"] >= 1
-    return np.flatnonzero(allowed[:-1]) + 1

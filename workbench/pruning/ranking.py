@@ -71,7 +71,11 @@ def register_ranking(name: str, ranking: Ranking) -> None:
 
 
 def unit_scores(
-    model: nn.Module, layers: dict[str, Layer], block: Block, ranking: str, seed: int
+    model: nn.Module,
+    layers: dict[str, Layer],
+    block: Block,
+    ranking: str,
+    generator: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Score the units of a block, (units,) float64; the lowest goes first.
 
@@ -81,7 +85,7 @@ def unit_scores(
         If the ranking is unknown or gives scores of the wrong shape or not finite.
     """
     if ranking == "random":
-        return np.random.default_rng(seed).random(block.units)
+        return generator.random(block.units)
     if ranking not in _RANKINGS:
         raise ValueError(f"ranking is {ranking!r}, but must be one of {ranking_names()}")
     scores = np.zeros(block.units, dtype=np.float64)

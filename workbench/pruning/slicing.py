@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import nn
 
 from workbench.pruning.buffers import POOL
 from workbench.pruning.cloning import clone_sharing_tensors
-
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,10 +90,11 @@ def _take_along(tensor: torch.Tensor, dimension: int, index: NDArray[np.int64]) 
     run = _run_length(index, shape[dimension])
     shape[dimension] = len(index)
     # Features that one channel was flattened into stay together, and are copied together.
-    viewed = tensor.unflatten(dimension, (-1, run))
+    viewed = tensor.view(*tensor.shape[:dimension], -1, run, *tensor.shape[dimension + 1 :])
     places = torch.from_numpy(index[::run] // run).to(tensor.device)
     if tensor.device.type != "cpu":
-        return viewed.index_select(dimension, places).reshape(shape)
+        selected: torch.Tensor = viewed.index_select(dimension, places).reshape(shape)
+        return selected
     taken = POOL.empty(shape, tensor.dtype)
     out = taken.view(*viewed.shape[:dimension], len(places), *viewed.shape[dimension + 1 :])
     torch.index_select(viewed, dimension, places, out=out)
@@ -109,23 +109,22 @@ def _run_length(index: NDArray[np.int64], length: int) -> int:
 
 
 def _set_widths(
-    module: Any,
+    module: nn.Module,
     layer: Layer,
     inputs: NDArray[np.int64] | None,
     outputs: NDArray[np.int64] | None,
 ) -> None:
-    if layer.kind == "linear":
-        names = ("in_features", "out_features")
-    elif layer.prunable:
-        names = ("in_channels", "out_channels")
-    else:
-        name = {"norm": "num_features", "groupnorm": "num_channels", "prelu": "num_parameters"}
-        names = ("", name[layer.kind])
-    if inputs is not None and names[0]:
-        setattr(module, names[0], len(inputs))
+    """Tell a module how many channels it has now."""
+    own = {"norm": "num_features", "groupnorm": "num_channels", "prelu": "num_parameters"}
+    kind = "features" if layer.kind == "linear" else "channels"
+    widths = {}
+    if layer.prunable and inputs is not None:
+        widths[f"in_{kind}"] = len(inputs)
+        if layer.kind == "depthwise":
+            widths["groups"] = len(inputs)
     if outputs is not None:
-        setattr(module, names[1], len(outputs))
-    if layer.kind == "depthwise" and inputs is not None:
-        module.groups = len(inputs)
-    if layer.kind == "groupnorm" and outputs is not None:
-        module.num_groups = len(outputs) * layer.groups // layer.out_channels
+        widths[own.get(layer.kind, f"out_{kind}")] = len(outputs)
+        if layer.kind == "groupnorm":
+            widths["num_groups"] = len(outputs) * layer.groups // layer.out_channels
+    for name, width in widths.items():
+        setattr(module, name, width)

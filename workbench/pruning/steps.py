@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from workbench.pruning.vocabulary import FUNCTIONS, METHODS, is_integer
+from workbench.pruning.arguments import is_integer
+from workbench.pruning.vocabulary import FUNCTIONS, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,15 +67,17 @@ def resolve(value: object, values: dict[int, Any], *, training: bool) -> Any:  #
         return value
     ((key, content),) = value.items()
     if key == "value":
-        return values[content]
-    if key == "number":
-        return float(content)
-    if key == "mapping":
-        return {name: resolve(entry, values, training=training) for name, entry in content}
-    if key in {"tuple", "slice"}:
-        entries = [resolve(entry, values, training=training) for entry in content]
-        return tuple(entries) if key == "tuple" else slice(*entries)
-    return training if key == "training" else Ellipsis
+        result = values[content]
+    elif key == "number":
+        result = float(content)
+    elif key == "mapping":
+        result = {name: resolve(entry, values, training=training) for name, entry in content}
+    elif key in {"tuple", "slice"}:
+        entries = resolve(content, values, training=training)
+        result = tuple(entries) if key == "tuple" else slice(*entries)
+    else:
+        result = training if key == "training" else Ellipsis
+    return result
 
 
 def last_use(steps: list[Step]) -> list[list[int]]:

@@ -7,22 +7,15 @@ can be removed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from workbench.pruning.graph import dependency_graph, is_last, reached
-from workbench.pruning.layers import (
-    Axis,
-    Layer,
-    Trace,
-    axis_length,
-    copy_for_tracing,
-)
+from workbench.pruning.layers import Axis, Layer, Trace, axis_length
 from workbench.pruning.structure import Block, IntArray, Tie
+from workbench.pruning.tracing import copy_for_tracing
 
 
 class _Channels:
@@ -57,7 +50,7 @@ class _Channels:
         graph = coo_array(
             (np.ones(len(left), dtype=np.float64), (left, right)), shape=(self.total, self.total)
         )
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def tied_layers(model: nn.Module, trace: Trace) -> list[Block]:
@@ -147,7 +140,7 @@ def _tie_between(channels: _Channels, model: nn.Module, trace: Trace) -> dict[st
 def _collect(
     channels: _Channels, unit: IntArray, names: list[str], reasons: dict[str, str]
 ) -> Block:
-    """Number the units of a block and find all axes that they reach into."""
+    """Give the units of a block numbers, and find all axes that they reach into."""
     numbers = np.concatenate([channels.of(name, "out") for name in names])
     found, first = np.unique(unit[numbers], return_index=True)
     found = found[np.argsort(first)]

@@ -12,7 +12,6 @@ import json
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,8 @@ from workbench.pruning.assembly import MAX_DESCRIPTION_BYTES
 from workbench.pruning.steps import DecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
 RECORD = "extra/workbench.json"
@@ -121,7 +122,7 @@ def read_archive(data: bytes) -> tuple[str, Callable[[Tensors], Tensors]]:
         records = zipfile.ZipFile(io.BytesIO(data))
         infos = {info.filename: info for info in records.infolist()}
         folder = _folder(records) if infos else ""
-    except (*_ZIP_ERRORS, IndexError) as error:
+    except _ZIP_ERRORS as error:
         raise DecodeError(f"the archive is damaged: {error}") from error
     if len(infos) > MAX_RECORDS:
         raise DecodeError(f"the archive has {len(infos)} records, more than {MAX_RECORDS}")

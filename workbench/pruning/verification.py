@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from workbench.pruning.layers import Trace, copy_for_tracing, example_input, trace
 from workbench.pruning.slicing import sliced
 from workbench.pruning.structure import (
     Block,
@@ -27,13 +26,14 @@ from workbench.pruning.structure import (
     narrowed_blocks,
     narrowed_layers,
 )
+from workbench.pruning.tracing import copy_for_tracing, example_input, trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
 
-    from workbench.pruning.layers import Layer
+    from workbench.pruning.layers import Layer, Trace
 
 TRIAL_CHANNELS = 6
 """Channels that each layer keeps in the narrow version that is tried."""
