@@ -46,19 +46,20 @@ class ClientState:
     dataset: Dataset
     fleet: Fleet
     device: torch.device
-    modules: OrderedDict[str, nn.Module] = field(default_factory=OrderedDict)
+    lends_weights: bool = False
+    """Whether a reply's weights may lie in the module's own memory: whoever runs the ClientApp
+    sets this if it takes each reply in before the next message is executed."""
+    modules: OrderedDict[str, payload.FlatModule] = field(default_factory=OrderedDict)
     samples: OrderedDict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor]] = field(
         default_factory=OrderedDict
     )
     sample_bytes: int = 0
 
-    def module(self, description: str) -> nn.Module:
+    def module(self, description: str) -> payload.FlatModule:
         """Return the module of a description; its weights are whatever was there last."""
         if description not in self.modules:
             built = codec.build(description).to(self.device)
-            self.modules[description] = cast(
-                "nn.Module", built.to(memory_format=torch.channels_last)
-            )
+            self.modules[description] = payload.FlatModule(built)
             if len(self.modules) > _CACHED_MODELS:
                 self.modules.popitem(last=False)
         self.modules.move_to_end(description)
@@ -83,13 +84,21 @@ class ClientState:
         return self.samples[key]
 
 
-def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> ClientApp:
+class Clients(ClientApp):
+    """A ClientApp together with what its clients share; see `make_client_app`."""
+
+    def __init__(self, state: ClientState) -> None:
+        super().__init__()
+        self.state = state
+
+
+def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> Clients:
     """Make the ClientApp over a dataset and a fleet.
 
     Which client a node is stands in its node config, ``partition-id``.
     """
-    app = ClientApp()
     state = ClientState(dataset, fleet, torch.device(device))
+    app = Clients(state)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
@@ -106,18 +115,20 @@ def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> Clie
     def train(message: Message, context: Context) -> Message:
         client = _client(context, fleet)
         config = cast("ConfigRecord", message.content["config"])
-        module = _received(message, state)
+        flat = _received(message, state)
         images, labels = state.data(client, test=False)
         begin = time.perf_counter()
-        loss = training.train(module, images, labels, _local_settings(config))
+        loss = training.train(flat.module, images, labels, _local_settings(config))
         metrics: dict[str, Any] = {"loss": loss, "train_samples": len(labels)}
         if config["test"]:
-            metrics |= _tested(module, *state.data(client, test=True))
+            metrics |= _tested(flat.module, *state.data(client, test=True))
         metrics["compute_s"] = time.perf_counter() - begin
-        weights = payload.to_record(payload.flatten(module))
+        hold = str(config["hold"])
+        lend = state.lends_weights and not hold
+        weights = payload.to_record(flat.weights(lend=lend))
         content = RecordDict({"metrics": MetricRecord(metrics)})
-        if config["hold"]:
-            _hold(context, str(config["hold"]), weights)
+        if hold:
+            _hold(context, hold, weights)
         else:
             content["weights"] = weights
         return Message(content, reply_to=message)
@@ -133,9 +144,9 @@ def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> Clie
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         client = _client(context, fleet)
-        module = _received(message, state)
+        flat = _received(message, state)
         begin = time.perf_counter()
-        metrics = _tested(module, *state.data(client, test=True))
+        metrics = _tested(flat.module, *state.data(client, test=True))
         metrics["compute_s"] = time.perf_counter() - begin
         return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
@@ -163,11 +174,11 @@ def _client(context: Context, fleet: Fleet) -> int:
     return client
 
 
-def _received(message: Message, state: ClientState) -> nn.Module:
+def _received(message: Message, state: ClientState) -> payload.FlatModule:
     config = cast("ConfigRecord", message.content["config"])
-    module = state.module(str(config["architecture"]))
-    payload.load(module, payload.from_record(cast("ArrayRecord", message.content["weights"])))
-    return module
+    flat = state.module(str(config["architecture"]))
+    flat.load(payload.from_record(cast("ArrayRecord", message.content["weights"])))
+    return flat
 
 
 def _local_settings(config: ConfigRecord) -> training.LocalSettings:

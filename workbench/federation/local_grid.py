@@ -18,6 +18,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from workbench.federation import flower
+from workbench.federation.client import Clients
 from workbench.federation.workers import MOST_BYTES, WorkerPool, arena_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class LocalGrid(Grid):
     def __init__(self, client_app: ClientApp, clients: int, workers: int = 1) -> None:
         flower.ensure_task_identity()
         self._app = client_app
+        if isinstance(client_app, Clients):
+            client_app.state.lends_weights = True
         self._most_workers = workers
         self._pool: WorkerPool | None = None
         self._run = flower.empty_run()

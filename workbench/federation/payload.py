@@ -93,6 +93,66 @@ def load(module: nn.Module, flat: Mapping[str, NDArray[Any]]) -> None:
             offsets[name] = stop
 
 
+class FlatModule:
+    """A module whose tensors are views of one flat tensor per dtype.
+
+    Loading weights is one copy per dtype, and giving them away is one, or none where they are
+    only lent. A module that uses a tensor under two names is copied tensor by tensor.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        tensors = [
+            tensor
+            for tensor in module.state_dict(keep_vars=True).values()
+            if isinstance(tensor, torch.Tensor)
+        ]
+        self._layout = layout(tensors)
+        self._flat: dict[str, torch.Tensor] = {}
+        if len({id(tensor) for tensor in tensors}) < len(tensors):
+            return
+        device = tensors[0].device if tensors else torch.device("cpu")
+        self._flat = {
+            name: torch.empty(size, dtype=_DTYPES[name], device=device)
+            for name, size in self._layout.items()
+        }
+        offsets = dict.fromkeys(self._flat, 0)
+        for tensor in tensors:
+            name = _dtype_name(tensor)
+            start, stop = offsets[name], offsets[name] + tensor.numel()
+            view = self._flat[name][start:stop].view(tensor.shape)
+            view.copy_(tensor.detach())
+            tensor.data = view
+            offsets[name] = stop
+
+    def load(self, flat: Mapping[str, NDArray[Any]]) -> None:
+        """Copy flat arrays into the module.
+
+        Raises
+        ------
+        PayloadError
+            If a dtype or a number of elements is not that of the module.
+        """
+        check_layout(flat, self._layout)
+        if not self._flat:
+            load(self.module, flat)
+            return
+        for name, array in flat.items():
+            target = self._flat[name]
+            if target.device.type == "cpu":
+                np.copyto(target.numpy(), array)
+            else:
+                target.copy_(torch.from_numpy(array.copy()))
+
+    def weights(self, *, lend: bool = False) -> Flat:
+        """Return the weights as flat arrays; lent ones change when the module is used again."""
+        if not self._flat:
+            return flatten(self.module)
+        if lend:
+            return {name: tensor.cpu().numpy() for name, tensor in self._flat.items()}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self._flat.items()}
+
+
 def check_layout(flat: Mapping[str, NDArray[Any]], expected: Mapping[str, int]) -> None:
     """Refuse flat arrays whose dtypes or sizes are not the expected ones."""
     found = {name: int(array.size) for name, array in flat.items()}
@@ -103,7 +163,10 @@ def check_layout(flat: Mapping[str, NDArray[Any]], expected: Mapping[str, int]) 
 def check_finite(flat: Mapping[str, NDArray[Any]]) -> None:
     """Refuse weights that hold NaN or infinity."""
     for name, array in flat.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        # The dot product is one fast pass; it overflows for huge numbers, hence the second look.
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspicious = array.dtype.kind == "f" and not np.isfinite(np.dot(array, array))
+        if suspicious and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise PayloadError(f"weights hold {bad} values of {name} that are not finite")
 
