@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
-from workbench.pruning.description import architecture
+from workbench.pruning.description import architecture, describe
 from workbench.pruning.structure import (
     Block,
     BoolArray,
@@ -139,18 +139,32 @@ def find_blocks(model: nn.Module, input_shape: Sequence[int]) -> Blocks:
     known = _BY_MODEL.get(model)
     if known is not None and known[0] == _signature(model, shape):
         return known[1]
-    key = architecture(model, shape)
-    found = _BY_ARCHITECTURE.get(key) if key else None
+    try:
+        key = architecture(describe(model, shape))
+    except ValueError:
+        key = ""  # it can't be described, so it is known by itself only
+    found = _BY_ARCHITECTURE.get(key)
     if found is None:
         traced = trace(model, shape)
         found = Blocks(traced, verified(model, traced, tied_layers(model, traced)))
+    _keep(key, found)
+    remember(model, found)
+    return found
+
+
+def learn(model: nn.Module, description: str) -> None:
+    """Keep the blocks of a network, if they are known, for all others of that description."""
+    known = _BY_MODEL.get(model)
+    if known is not None and known[0] == _signature(model, known[1].trace.input_shape):
+        _keep(architecture(description), known[1])
+
+
+def _keep(key: str, blocks: Blocks) -> None:
     if key:
-        _BY_ARCHITECTURE[key] = found
+        _BY_ARCHITECTURE[key] = blocks
         _BY_ARCHITECTURE.move_to_end(key)
         while len(_BY_ARCHITECTURE) > REMEMBERED:
             _BY_ARCHITECTURE.popitem(last=False)
-    remember(model, found)
-    return found
 
 
 def remember(model: nn.Module, blocks: Blocks) -> None:

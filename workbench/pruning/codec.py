@@ -22,19 +22,65 @@ from workbench.pruning.assembly import (
     assemble,
     read_description,
 )
-from workbench.pruning.description import describe
+from workbench.pruning.blocks import find_blocks, learn
+from workbench.pruning.cost import total_cost
+from workbench.pruning.description import describe as describe_architecture
 from workbench.pruning.steps import DecodeError, DescriptionError
 from workbench.pruning.torchscript import read_archive, write_archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_BYTES", "DecodeError", "DescriptionError", "build", "decode", "describe", "encode"]
+    from workbench.pruning.cost import Cost
+
+__all__ = [
+    "MAX_BYTES",
+    "DecodeError",
+    "DescriptionError",
+    "build",
+    "decode",
+    "describe",
+    "described_cost",
+    "encode",
+]
 
 MAX_BYTES = 4 * 2**30
 """Most bytes of a network, unless the caller says otherwise."""
 MAX_HEADER_BYTES = 2 * MAX_DESCRIPTION_BYTES
 Format = Literal["safetensors", "torchscript"]
+
+
+def describe(model: nn.Module, input_shape: Sequence[int]) -> str:
+    """Describe a network's architecture as JSON text.
+
+    Parameters
+    ----------
+    model
+        The network; it is left as it is.
+    input_shape
+        Shape of one sample without the batch, such as (3, 32, 32).
+
+    Raises
+    ------
+    ValueError
+        If the network can't be traced, or has a layer or an operation that a description has no
+        word for; the message names it.
+    """
+    description = describe_architecture(model, input_shape)
+    learn(model, description)
+    return description
+
+
+def described_cost(description: str, max_bytes: int = MAX_BYTES) -> Cost:
+    """Return what a described network costs, without allocating its weights.
+
+    Raises
+    ------
+    DescriptionError
+        A ValueError; if the description is not one or asks for what is not allowed.
+    """
+    parsed = read_description(description)
+    return total_cost(find_blocks(assemble(parsed, max_bytes), parsed["input_shape"]))
 
 
 def build(description: str, max_bytes: int = MAX_BYTES) -> DescribedNetwork:

@@ -54,19 +54,16 @@ def describe(model: nn.Module, input_shape: Sequence[int]) -> str:
     return json.dumps(description, separators=(",", ":"), allow_nan=False)
 
 
-def architecture(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """Return text that is equal for networks of one architecture; empty if there is none.
+def architecture(description: str) -> str:
+    """Return text that is equal for all networks of one architecture.
 
     Unlike a description it does not tell training from evaluation mode, nor frozen weights.
     """
-    try:
-        description = json.loads(describe(model, input_shape))
-    except ValueError:
-        return ""
-    for entry in description["modules"]:
+    parsed = json.loads(description)
+    for entry in parsed["modules"]:
         entry.pop("training", None)
         entry.pop("frozen", None)
-    return json.dumps(description)
+    return json.dumps(parsed)
 
 
 # ---------------------------------------------------------------------- the tree of modules
