@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_tensors
 
 from workbench.pruning import codec
+from workbench.search import changes
 from workbench.search import config as settings
 
 if TYPE_CHECKING:
@@ -85,8 +86,11 @@ class RunFolder:
         wanted = json.loads(json.dumps(config))
         known = self.path / "config.json"
         if known.exists():
-            found = settings.differences(json.loads(known.read_text("utf-8")), wanted)
-            if found:
+            before = json.loads(known.read_text("utf-8"))
+            # What was changed while the search ran is no other config: its events tell of it.
+            now = changes.changed_config(before, self.kept_events("change"))
+            found = settings.differences(before, wanted)
+            if found and settings.differences(now, wanted):
                 raise RunFolderError(
                     f"{self.path} holds a run with another config: {'; '.join(found)}. "
                     "Use another folder, or the same settings to go on with that run"
@@ -121,6 +125,16 @@ class RunFolder:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def kept_events(self, *names: str) -> list[dict[str, Any]]:
+        """Events of these kinds that a resumed run goes on from."""
+        checkpoint, events = self.path / "checkpoint.json", self.path / "events.jsonl"
+        if not (checkpoint.exists() and events.exists()):
+            return []
+        length = json.loads(checkpoint.read_text("utf-8"))["events_bytes"]
+        starts = tuple(f'{{"event":"{name}"'.encode() for name in names)
+        lines = events.read_bytes()[:length].splitlines()
+        return [json.loads(line) for line in lines if line.startswith(starts)]
 
     # ------------------------------------------------------------------ checkpoint
 

@@ -91,6 +91,7 @@ class Loop:
         )
         usable = [candidate for candidate in proposed if candidate.usable]
         if not state.jobs:
+            self._work.take_changes(state)
             self._work.event(
                 state,
                 "propose",
@@ -111,7 +112,7 @@ class Loop:
         present = self._work.present(state, 0)
         groups = len(candidates) if search.groups is None else search.groups
         sizes = [float(candidate.cost.size_bytes) for candidate in candidates]
-        grouping = search.grouping.group(
+        grouping = self._work.grouping.group(
             fleet,
             groups,
             sizes_bytes=_sizes_of_groups(sizes, groups),
@@ -140,7 +141,10 @@ class Loop:
     def _train_round(self, state: State, number: int, rounds: int) -> None:
         """Train all candidates for one round (Algorithm 4.1, Cloud_One_Round)."""
         work, policy = self._work, self._work.search.policy
-        work.control.check()
+        try:
+            work.control.check()
+        finally:
+            work.take_changes(state)
         start = work.time.now_s()
         key = RoundKey(state.iteration, number, rounds, work.search.seed)
         present = work.present(state, number)

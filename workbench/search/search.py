@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -21,26 +22,28 @@ from workbench.grouping.netdag import NetDAG
 from workbench.pruning import codec
 from workbench.pruning.cost import cost_of
 from workbench.pruning.netadapt import NetAdapt
+from workbench.search import changes
 from workbench.search import config as settings
-from workbench.search.control import Control, Stopped
+from workbench.search.control import Stopped
 from workbench.search.folder import RunFolder
 from workbench.search.loop import Loop
 from workbench.search.policies import Availability, SearchPolicy
 from workbench.search.run import Run
+from workbench.search.session import Session
 from workbench.search.workspace import Workspace
 from workbench.testbed.simulated import SimulatedTestbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from torch import nn
 
     from workbench.data.dataset import Dataset
     from workbench.fleet import Fleet
     from workbench.grouping.base import GroupingStrategy
+    from workbench.pruning.candidates import Candidate
     from workbench.pruning.cost import Cost
-    from workbench.testbed.base import Testbed
+    from workbench.testbed.base import Network, Testbed
 
 
 @dataclass(kw_only=False)
@@ -100,9 +103,22 @@ class Search:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        self.control = Control()
         self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         self._check()
+        self.session = Session()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set a part of the search; while it runs, what can be changed is written as an event.
+
+        Raises
+        ------
+        ValueError
+            If the part does not fit the others, or can't be changed while the search runs.
+        """
+        if "session" in self.__dict__ and name in self.__dataclass_fields__:
+            changes.assign(self, name, value)
+        else:
+            object.__setattr__(self, name, value)
 
     # ------------------------------------------------------------------ running
 
@@ -126,7 +142,28 @@ class Search:
         workbench.search.loop.SearchError
             If no candidate is left; the run can be resumed.
         """
-        self.control = Control()
+        self.session.begin(Path(path))
+        with self.session.ending():
+            return self._run(Path(path), progress)
+
+    def start(self, path: str | Path) -> None:
+        """Run the search in a thread of its own, as `run` does; `session` says where it stands."""
+        self.session.begin(Path(path))
+        self.session.spawn(lambda: self._run(Path(path), progress=False))
+
+    def wait(self, timeout_s: float | None = None) -> Run:
+        """Wait until a search that was started has ended, and return its run.
+
+        Raises
+        ------
+        TimeoutError
+            If it runs for longer than ``timeout_s``.
+        RuntimeError
+            If it was never started. What a search raised is raised here.
+        """
+        return Run(self.session.join(timeout_s))
+
+    def _run(self, path: Path, progress: bool) -> Run:
         with RunFolder(path).open(self.config) as folder:
             folder.write_fleet(self.fleet)
             run = Run(path)
@@ -137,6 +174,7 @@ class Search:
             done = int(run.checkpoint.get("rounds_done", 0))
             with (
                 self.testbed.up(self.fleet) as network,
+                self.session.on(network, done, total),
                 open_engine(
                     network, app, self._device, engine=self.engine, address=self.address
                 ) as engine,
@@ -146,10 +184,11 @@ class Search:
 
                 def tell(event: Mapping[str, Any]) -> None:
                     _show(bar, event)
+                    self.session.rounds_done += event["event"] == "round"
                     for listener in list(self.listeners):
                         listener(event)
 
-                work = Workspace(self, folder, network, engine, nodes, self.control, tell)
+                work = Workspace(self, folder, network, engine, nodes, self.session.control, tell)
                 try:
                     Loop(work).run()
                 except Stopped:
@@ -158,17 +197,36 @@ class Search:
 
     def pause(self) -> None:
         """Let a running search wait before its next round."""
-        self.control.pause()
+        self.session.control.pause()
 
     def resume(self) -> None:
         """Let a paused search go on."""
-        self.control.resume()
+        self.session.control.resume()
 
     def stop(self) -> None:
         """End a running search before its next round; `run` with the same folder goes on."""
-        self.control.stop()
+        self.session.control.stop()
+
+    @property
+    def network(self) -> Network | None:
+        """The network that is up while the search runs."""
+        return self.session.network
 
     # ------------------------------------------------------------------ what the loop asks
+
+    @cached_property
+    def first_candidates(self) -> list[Candidate]:
+        """Candidates of the first iteration, the largest first: what the groups will train.
+
+        Raises
+        ------
+        ValueError
+            If the budget can't be met.
+        """
+        self.netadapt.check(self.model, self.dataset.input_shape)
+        proposed = self.netadapt.propose(self.model, self.dataset.input_shape)
+        usable = [candidate for candidate in proposed if candidate.usable]
+        return sorted(usable, key=lambda candidate: -candidate.cost.size_bytes)
 
     @cached_property
     def initial_model(self) -> tuple[str, payload.Flat]:
@@ -260,11 +318,7 @@ class Search:
                 f"the fleet points at sample {rows.max()}, but {self.dataset.name} has "
                 f"{len(self.dataset.labels)}; make the fleet from this data set"
             )
-        self.netadapt.check(self.model, self.dataset.input_shape)
-        first = self.netadapt.propose(self.model, self.dataset.input_shape)
-        groups = self.groups
-        if groups is None:
-            groups = sum(candidate.usable for candidate in first)
+        groups = len(self.first_candidates) if self.groups is None else self.groups
         if not 1 <= groups <= len(self.fleet):
             raise ValueError(
                 f"groups is {groups}, but there are {len(self.fleet)} clients; allowed are "

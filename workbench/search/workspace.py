@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from workbench.federation.records import ClientRecord, Group, Job, Outcome, colu
 from workbench.federation.rounds import RoundDriver
 from workbench.pruning import codec
 from workbench.pruning.cost import cost_of
+from workbench.search import changes
+from workbench.search import config as settings
 from workbench.search.state import State
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from workbench.search.control import Control
     from workbench.search.folder import RunFolder
     from workbench.search.search import Search
-    from workbench.testbed.base import Network
+    from workbench.testbed.base import LinkChange, Network
 
 
 class SearchError(RuntimeError):
@@ -70,6 +73,9 @@ class Workspace:
         self.initial = self.search.initial_cost
         self.model = GlobalModel(*self.search.initial_model, self.initial)
         self._began = time.monotonic()
+        self.grouping = self.search.grouping
+        self._link_changes: deque[LinkChange] = deque()
+        self.network.on_change(self._heard)
 
     # ------------------------------------------------------------------ clients and groups
 
@@ -80,20 +86,21 @@ class Workspace:
 
     def everyone(self) -> Group:
         """Return the group of all clients."""
-        return Group(0, np.arange(self.clients, dtype=np.int64))
+        return Group(0, np.flatnonzero(self.network.present()))
 
     def groups(self, state: State, present: NDArray[np.bool_] | None = None) -> list[Group]:
         """Return the groups of this iteration, with only those clients that are there."""
         members = [state.members(group) for group in range(state.groups)]
-        if present is not None:
-            members = [rows[present[rows]] for rows in members]
+        there = self.network.present() if present is None else present
+        members = [rows[there[rows]] for rows in members]
         return [Group(number, rows) for number, rows in enumerate(members)]
 
     def present(self, state: State, round_number: int) -> NDArray[np.bool_]:
         """Return which clients are there in a round, (N,); round 0 is the grouping."""
-        return self.search.availability.mask(
+        drawn = self.search.availability.mask(
             self.clients, state.iteration, round_number, state.rounds_done
         )
+        return drawn & self.network.present()
 
     def absent(self, state: State, present: NDArray[np.bool_]) -> list[ClientRecord]:
         """Return a record for each client that belongs to a group but is not there."""
@@ -152,7 +159,45 @@ class Workspace:
         self.time.resume_at(state.time_s)
         if state.iteration > 0:
             self.model = self.load_model(state.iteration - 1)
+        for event in self.folder.kept_events("change", "link"):
+            if event["event"] == "link":
+                changes.repeat(self.network, event)
+            else:
+                value = settings.restore(event["value"])
+                changes.adopt(self.search, event["setting"], value)
+                self._apply(event["setting"], value)
+        self._link_changes.clear()
         return state
+
+    def take_changes(self, state: State) -> None:
+        """Let what was changed since the last round come into force, and keep it for a resumed run.
+
+        Another grouping is used from the next iteration on, another schedule at once.
+        """
+        pending = self.search.session.changes
+        changed = bool(pending or self._link_changes)
+        while pending:
+            name, value = pending.popleft()
+            self._apply(name, value)
+            self.event(state, "change", setting=name, value=settings.describe(value))
+        if changed:
+            self._write_link_changes(state)
+            self.checkpoint(state)
+
+    def _apply(self, name: str, value: Any) -> None:  # noqa: ANN401  # a part of the search
+        if name == "grouping":
+            self.grouping = value
+        elif name == "testbed":
+            self.network.follow(value.schedule)
+
+    def _heard(self, change: LinkChange) -> None:
+        """Note what was done to the network by hand; its schedule needs no note."""
+        if change.what != "rate" or change.asked_bps is not None:
+            self._link_changes.append(change)
+
+    def _write_link_changes(self, state: State) -> None:
+        while self._link_changes:
+            self._write(state, "link", asdict(self._link_changes.popleft()))
 
     def checkpoint(self, state: State) -> None:
         """Keep the state, so that a killed run goes on from here."""
@@ -161,6 +206,10 @@ class Workspace:
 
     def event(self, state: State, name: str, **fields: Any) -> None:  # noqa: ANN401  # JSON
         """Write an event, and tell whoever listens."""
+        self._write_link_changes(state)
+        self._write(state, name, fields)
+
+    def _write(self, state: State, name: str, fields: Mapping[str, Any]) -> None:
         event = {
             "event": name,
             "phase": state.phase,

@@ -52,6 +52,10 @@ class LinkChange:
     what: Literal["rate", "cut", "heal", "add", "remove"]
     down_bps: float
     up_bps: float
+    asked_bps: float | None = None
+    """The rate that was set by hand; None where the schedule or a cut decided."""
+    direction: Direction | None = None
+    """The direction that it was set for; None for both."""
 
 
 class Network(ABC):

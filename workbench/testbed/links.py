@@ -77,7 +77,7 @@ class LinkState:
         row = self.fleet.index(client)
         for name in ("down", "up") if direction is None else (direction,):
             self._held[name][row] = rate_bps
-        self.tell("rate", [row], time_s)
+        self.tell("rate", [row], time_s, asked_bps=float(rate_bps), direction=direction)
 
     def follow(self, schedule: Schedule | None, time_s: float) -> None:
         """Let all links follow a schedule, or keep their present rates if it is None."""
@@ -125,6 +125,9 @@ class LinkState:
         what: Literal["rate", "cut", "heal", "add", "remove"],
         rows: range | list[int] | NDArray[np.int64],
         time_s: float,
+        *,
+        asked_bps: float | None = None,
+        direction: Direction | None = None,
     ) -> None:
         """Tell the listeners what happened to these clients."""
         if not self._listeners:
@@ -137,6 +140,8 @@ class LinkState:
                 what=what,
                 down_bps=float(now.down_bps[row]),
                 up_bps=float(now.up_bps[row]),
+                asked_bps=asked_bps,
+                direction=direction,
             )
             for listener in list(self._listeners):
                 listener(change)
