@@ -69,6 +69,26 @@ def _parser() -> argparse.ArgumentParser:
         description="Take down what testbeds left behind; those still in use are left alone.",
     )
     cleanup.set_defaults(command=_cleanup)
+
+    scenario = commands.add_parser(
+        "scenario",
+        help="write networks as session files of the CORE emulator",
+        description="Write the shipped scenarios anew or, with --clients, one of your own.",
+    )
+    scenario.add_argument("--clients", type=int, help="number of clients of a scenario of your own")
+    scenario.add_argument("--alpha", type=float, default=0.3, help="of the split (%(default)s)")
+    scenario.add_argument("--seed", type=int, default=7, help="of split and links (%(default)s)")
+    scenario.add_argument(
+        "--tiers", default="", help="CSV file with a table of tiers (the paper's)"
+    )
+    scenario.add_argument(
+        "--node", choices=["namespace", "docker"], default="namespace", help="what clients are"
+    )
+    scenario.add_argument("--image", default="", help="image of Docker nodes")
+    scenario.add_argument(
+        "--output", type=Path, help="the file; without --clients the folder (core_scenarios)"
+    )
+    scenario.set_defaults(command=_scenario)
     return parser
 
 
@@ -121,6 +141,24 @@ def _cleanup(_: argparse.Namespace) -> int:
         print(f"{leftover.folder}: {leftover.outcome}")
     if not found:
         print("Nothing was left behind.")
+    return 0
+
+
+def _scenario(options: argparse.Namespace) -> int:
+    from workbench import scenario_recipes  # noqa: PLC0415 - other commands need no fleet
+
+    if options.clients is None:
+        written = scenario_recipes.write_shipped(options.output)
+    elif options.clients < 1:
+        raise ValueError(f"--clients is {options.clients}, but must be at least 1")
+    else:
+        recipe = scenario_recipes.Recipe(
+            options.clients, options.alpha, options.seed, tiers=options.tiers
+        )
+        path = options.output or Path(f"scenario-{options.clients}.xml")
+        written = [scenario_recipes.write(recipe, path, options.node, options.image)]
+    for path in written:
+        print(_shown(path))
     return 0
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from workbench import fleet_output
 from workbench.data import partition
-from workbench.fleet_input import checked_counts, checked_names, checked_rates, checked_tier
-from workbench.tiers import PAPER_TIERS, Tier, assign_tiers, draw_rates
+from workbench.fleet_input import (
+    checked_counts,
+    checked_names,
+    checked_rates,
+    checked_tier,
+    draw_links,
+    span_of,
+)
+from workbench.scenario import Scenario
+from workbench.tiers import PAPER_TIERS, Tier, draw_rates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     from workbench.data.dataset import Dataset
@@ -174,7 +183,7 @@ class Fleet:
         """
         counts = checked_counts(label_counts)
         clients = len(counts)
-        drawn_tier, drawn_rate = _draw_links(clients, tuple(tiers), seed)
+        drawn_tier, drawn_rate = draw_links(clients, tuple(tiers), seed)
         if tier is not None:
             drawn_tier = checked_tier(tier, clients, len(tiers))
             drawn_rate = draw_rates(drawn_tier, tuple(tiers), np.random.default_rng([seed, 1]))
@@ -187,6 +196,35 @@ class Fleet:
             tiers=tuple(tiers),
             names=checked_names(names, clients),
             settings={"method": "label_counts", "seed": seed},
+        )
+
+    @classmethod
+    def from_scenario(
+        cls,
+        path: str | Path,
+        dataset: Dataset | None = None,
+        *,
+        alpha: float = 0.3,
+        seed: int = 0,
+        server: str | None = None,
+        tiers: Sequence[Tier] | None = None,
+    ) -> Fleet:
+        """Read names, tiers and links from a session file of CORE; see `Scenario.read`.
+
+        A dataset is split over its clients as by `dirichlet`. Without one the fleet has the label
+        counts that the file tells; if it tells none, each client has one sample of one same class.
+
+        Raises
+        ------
+        ValueError
+            If the file can't be read, or does not say which node is the server.
+        """
+        read = Scenario.read(path, tiers=tiers, server=server)
+        if dataset is not None:
+            return read.onto(cls.dirichlet(dataset, len(read), alpha, seed=seed))
+        counts = read.label_counts
+        return read.onto(
+            cls.from_label_counts(np.ones((len(read), 1)) if counts is None else counts)
         )
 
     @classmethod
@@ -222,7 +260,7 @@ class Fleet:
         counts = np.stack(
             [np.bincount(dataset.labels[part], minlength=dataset.num_classes) for part in parts]
         ).astype(np.int64)
-        tier, rate_bps = _draw_links(len(parts), tuple(tiers), seed)
+        tier, rate_bps = draw_links(len(parts), tuple(tiers), seed)
         return cls(
             label_counts=counts,
             tier=tier,
@@ -285,7 +323,7 @@ class Fleet:
             try:
                 return self.names.index(client)
             except ValueError:
-                raise KeyError(f"no client {client!r}; there are {_span(self.names)}") from None
+                raise KeyError(f"no client {client!r}; there are {span_of(self.names)}") from None
         if not 0 <= client < len(self):
             raise KeyError(f"no client {client}; there are 0..{len(self) - 1}")
         return int(client)
@@ -294,51 +332,19 @@ class Fleet:
         """Return the same fleet with other present link rates, (N,) in bit/s."""
         return replace(self, rate_bps=checked_rates(rate_bps, len(self)))
 
+    def with_tiers(self, tiers: Sequence[Tier]) -> Fleet:
+        """Return the same fleet with another table of as many tiers, its link rates drawn anew."""
+        tier = checked_tier(self.tier, len(self), len(tiers))
+        generator = np.random.default_rng([int(self.settings.get("seed", 0)), 1])
+        return replace(self, tiers=tuple(tiers), rate_bps=draw_rates(tier, tiers, generator))
+
     def table(self) -> pd.DataFrame:
         """One row a client: name, tier, class, rate in Mbit/s, samples, classes present."""
-        return pd.DataFrame(
-            {
-                "client": list(self.names),
-                "tier": [self.tiers[index].name for index in self.tier],
-                "class": [self.tiers[index].tier_class for index in self.tier],
-                "rate_mbit_s": self.rate_bps / 1e6,
-                "samples": self.samples,
-                "classes": (self.label_counts > 0).sum(axis=1),
-            }
-        )
+        return fleet_output.table(self)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of everything that decides who has what data and which link."""
-        digest = hashlib.sha256()
-        for array in (self.label_counts, self.tier, self.rate_bps):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for part in (*self.train_indices, *self.validation_indices, *self.test_indices):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update("\n".join(self.names).encode())
-        digest.update(repr(self.tiers).encode())
-        return digest.hexdigest()
+        return fleet_output.fingerprint(self)
 
     def _repr_html_(self) -> str:
-        made = ", ".join(f"{key} {value}" for key, value in self.settings.items())
-        rates = self.rate_bps / 1e6
-        return (
-            f"<p><b>Fleet</b> of {len(self)} clients, {int(self.samples.sum()):,} samples, links "
-            f"{rates.min():g} to {rates.max():g} Mbit/s ({made})</p>"
-            + self.table().head(10).to_html(index=False, float_format="{:.1f}".format)
-            + (f"<p>… and {len(self) - 10} more</p>" if len(self) > 10 else "")
-        )
-
-
-def _draw_links(
-    clients: int, tiers: tuple[Tier, ...], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    # Streams of their own, so that a rate does not depend on how tiers are dealt out.
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, but must be a whole number from 0 up")
-    tier = assign_tiers(clients, tiers, np.random.default_rng([seed, 0]))
-    return tier, draw_rates(tier, tiers, np.random.default_rng([seed, 1]))
-
-
-def _span(names: tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        return fleet_output.html(self)

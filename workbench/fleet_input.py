@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.tiers import assign_tiers, draw_rates
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from workbench.tiers import Tier
 
 
 def checked_counts(label_counts: ArrayLike) -> NDArray[np.int64]:
@@ -62,3 +66,19 @@ def checked_tier(tier: ArrayLike, clients: int, tiers: int) -> NDArray[np.int64]
         row = int(np.argmax(bad))
         raise ValueError(f"tier[{row}] is {given[row]}; tiers are numbered 0..{tiers - 1}")
     return given.astype(np.int64)
+
+
+def draw_links(
+    clients: int, tiers: tuple[Tier, ...], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Draw a tier and a rate for each client, (N,) int64 and (N,) float64 in bit/s."""
+    # Streams of their own, so that a rate does not depend on how tiers are dealt out.
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, but must be a whole number from 0 up")
+    tier = assign_tiers(clients, tiers, np.random.default_rng([seed, 0]))
+    return tier, draw_rates(tier, tiers, np.random.default_rng([seed, 1]))
+
+
+def span_of(names: tuple[str, ...]) -> str:
+    """Return the first and the last of some names, for a message."""
+    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
