@@ -87,3 +87,12 @@ def counted_fleet() -> Fleet:
     """Return 28 clients with label counts and links, but no samples."""
     counts = np.random.default_rng(3).integers(0, 40, size=(28, 10))
     return Fleet.from_label_counts(counts, seed=3)
+
+
+@pytest.fixture(scope="session")
+def live_machine(missing: Missing) -> None:
+    """Ask for a machine on which a namespace testbed can be put up."""
+    from workbench.testbed import probe
+
+    if reason := probe.why_no_namespaces():
+        missing("namespaces", reason)

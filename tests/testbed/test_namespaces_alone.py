@@ -1,0 +1,294 @@
+"""The live network by itself: nothing of the host is touched, nobody gets in, nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workbench.testbed import cleanup, linux, probe
+from workbench.testbed.enclosure import NetworkLostError
+from workbench.testbed.namespaces import NamespaceTestbed
+from workbench.testbed.schedules import ConstantSchedule
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
+
+CONSTANT = NamespaceTestbed(schedule=ConstantSchedule())
+
+
+# ---------------------------------------------------------------------- alone in the world
+
+
+def test_two_testbeds_do_not_disturb_each_other(fleet_of, connected):
+    with CONSTANT.up(fleet_of([20e6])) as one, CONSTANT.up(fleet_of([20e6])) as other:
+        assert one.inside.address() == other.inside.address()
+        with connected(one, 0) as (near, far):
+            with closing(other.inside.socket(0)) as stranger, pytest.raises(ConnectionRefusedError):
+                stranger.connect((other.inside.address(), 7000))
+            other.cut(0)
+            near.send(b"fine")
+            assert far.recv(100) == b"fine"
+            other.close()
+            near.send(b"still fine")
+            assert far.recv(100) == b"still fine"
+
+
+def seen_on_the_host():
+    """What an administrator sees of the host's network, without counters."""
+    if shutil.which("ip") is None or shutil.which("tc") is None:
+        pytest.skip("there is no ip or tc to look with")
+    commands = [
+        ["ip", "-oneline", "link"],
+        ["ip", "-oneline", "address"],
+        ["ip", "route"],
+        ["ip", "netns", "list"],
+        ["tc", "qdisc", "show"],
+    ]
+    shown = [subprocess.run(each, capture_output=True, check=True).stdout for each in commands]
+    listening = []
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        listening += [line.split()[1:4:2] for line in lines]
+    open_ports = sorted(entry for entry in listening if entry[1] in {"0A", "07"})
+    named = [line.split()[7:] for line in Path("/proc/net/unix").read_text().splitlines()]
+    return shown, open_ports, {name for names in named for name in names if "wb-" in name}
+
+
+def test_the_host_is_not_touched(fleet_of, connected):
+    before = seen_on_the_host()
+    with CONSTANT.up(fleet_of([20e6, 5e6])) as net, connected(net, 1):
+        assert seen_on_the_host() == before
+        net.set_rate(0, 1e6)
+        net.cut(1)
+        assert seen_on_the_host() == before
+    assert seen_on_the_host() == before
+
+
+# ---------------------------------------------------------------------- without root
+
+
+def test_it_works_inside_a_user_namespace(fleet_of, connected):
+    if reason := probe.why_no_namespaces(rootless=True):
+        pytest.skip(reason)
+    testbed = NamespaceTestbed(schedule=ConstantSchedule(), rootless=True)
+    with testbed.up(fleet_of([20e6, 2e6])) as net, connected(net, 1) as (near, far):
+        near.send(b"hello")
+        assert far.recv(100) == b"hello"
+        net.set_rate(0, 3e6)
+        keeper = net.inside.ask(do="processes")
+        assert keeper[0] == ["user", "pid"]
+        for descriptor in keeper[1]:
+            os.close(descriptor)
+
+
+def test_an_ordinary_user_can_have_one(fleet_of, connected, wait_until):
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    read, write = os.pipe()
+    process = os.fork()
+    if process == 0:
+        said = "nothing"
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            # A process that was root belongs to root until this is said; a user's own need not.
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+            said = probe.why_no_namespaces() or as_a_user(fleet_of, connected, wait_until)
+        except BaseException as error:  # noqa: BLE001  # a forked child must end here
+            said = repr(error)
+        finally:
+            os.write(write, said.encode())
+            os._exit(0)
+    os.waitpid(process, 0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    if "user namespaces" in said:
+        pytest.skip(said)
+    assert said == "3 clients of user 65534 answered"
+
+
+def as_a_user(fleet_of, connected, wait_until) -> str:
+    answers = []
+
+    def run(row, channel):
+        channel.send({"row": row, "user": Path("/proc/self").stat().st_uid})
+        channel.receive()
+
+    with CONSTANT.up(fleet_of(np.full(3, 20e6))) as net, connected(net, 1) as (near, far):
+        clients = net.inside.fork_clients(run, 3, lambda _, said: answers.append(said))
+        clients.start(range(3))
+        wait_until(lambda: sum("user" in said for said in answers) == 3)
+        users = {user_of(int(number)) for number in clients.processes}
+        near.send(b"hello")
+        if far.recv(100) != b"hello":
+            return "the link carries nothing"
+        net.set_rate(0, 1e6)
+        clients.close()
+    return f"3 clients of user {users.pop()} answered"
+
+
+def user_of(process: int) -> int:
+    return Path(f"/proc/{process}").stat().st_uid
+
+
+# ---------------------------------------------------------------------- when it breaks
+
+
+def test_a_killed_keeper_is_told(fleet_of):
+    net = CONSTANT.up(fleet_of([20e6, 20e6]))
+    folder = net.inside.folder
+    keeper = [p for p in linux.processes() if linux.process_name(p) == f"{net.inside.mark}-keep"]
+    os.kill(keeper[0], signal.SIGKILL)
+    with pytest.raises(NetworkLostError, match="its keeper process was killed"):
+        net.set_rate(0, 1e6)
+    net.close()
+    net.close()
+    assert not folder.exists()
+    with pytest.raises(NetworkLostError, match="it was closed"):
+        net.set_rate(0, 2e6)
+
+
+# ---------------------------------------------------------------------- nothing is left
+
+
+def remains(mark: str) -> list[str]:
+    """Return what is left of a testbed: processes and folders that carry its mark."""
+    names = [linux.process_name(process) for process in linux.processes()]
+    number = mark.removeprefix("wb-")
+    return [name for name in names if name.startswith(mark)] + [
+        str(folder) for folder in cleanup.folders() if number in folder.name
+    ]
+
+
+def namespaces() -> set[int]:
+    """Return the network namespaces in which any process is."""
+    found = set()
+    for process in linux.processes():
+        try:
+            found.add(linux.namespace_id("net", process))
+        except OSError:
+            continue
+    return found
+
+
+def put_up_and(end, fleet_of):
+    """Put up a testbed with busy clients and end in a way of one's own."""
+
+    def work(row, channel):
+        channel.send({"ready": row})
+        while True:
+            pass
+
+    with CONSTANT.up(fleet_of(np.full(3, 20e6))) as net:
+        ready = []
+        clients = net.inside.fork_clients(work, 3, lambda _, said: ready.append(said))
+        clients.start(range(3))
+        net.inside.spawn(["sleep", "1000"], client=1)
+        net.inside.spawn(["sleep", "1000"])
+        while sum("ready" in said for said in ready) < 3:
+            time.sleep(0.01)
+        end(net)
+
+
+def in_another_process(end, fleet_of):
+    """Fork, put a testbed up there and let it end; return its mark and the exit status."""
+    read, write = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler if number == 2 else signal.SIG_DFL)
+
+            def tell_and_end(net):
+                os.write(write, net.inside.mark.encode() + b"\n")
+                end()
+
+            put_up_and(tell_and_end, fleet_of)
+        except BaseException as error:  # noqa: BLE001  # a forked child must end here
+            os._exit(3 if isinstance(error, KeyboardInterrupt) else 4)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        mark = pipe.readline().strip()
+    return process, mark
+
+
+def test_nothing_is_left_after_the_with_block(fleet_of):
+    before, marks = namespaces(), []
+    put_up_and(lambda net: marks.append(net.inside.mark), fleet_of)
+    assert remains(marks[0]) == []
+    assert namespaces() <= before
+
+
+def test_nothing_is_left_after_an_exception(fleet_of):
+    before, marks = namespaces(), []
+
+    def fail(net):
+        marks.append(net.inside.mark)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        put_up_and(fail, fleet_of)
+    assert remains(marks[0]) == []
+    assert namespaces() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_after_a_signal(number, fleet_of, wait_until):
+    before = namespaces()
+    process, mark = in_another_process(lambda: time.sleep(100), fleet_of)
+    assert len(remains(mark)) >= 7  # two keepers, the nursery, three clients, a folder
+    assert len(namespaces()) > len(before)
+    os.kill(process, number)
+    _, status = os.waitpid(process, 0)
+    expected = 3 if number == signal.SIGINT else -number
+    assert os.waitstatus_to_exitcode(status) == expected
+    wait_until(lambda: remains(mark) == [])
+    wait_until(lambda: namespaces() <= before)
+
+
+def test_cleanup_takes_down_what_hangs_and_nothing_else(fleet_of, connected, wait_until):
+    with CONSTANT.up(fleet_of([20e6])) as mine:
+        process, mark = in_another_process(lambda: time.sleep(100), fleet_of)
+        for number in linux.processes():
+            if linux.process_name(number).startswith(mark):
+                os.kill(number, signal.SIGSTOP)  # the keeper notices nothing
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        time.sleep(0.3)
+        assert len(remains(mark)) >= 7
+        foreign = mine.inside.folder.parent / "workbench-testbed-notes.txt"
+        foreign.write_text("somebody's own")
+        try:
+            outcomes = {each.folder: each.outcome for each in cleanup.cleanup()}
+        finally:
+            foreign.unlink()
+        number = mark.removeprefix("wb-")
+        removed = next(text for folder, text in outcomes.items() if number in folder)
+        assert removed.startswith("removed, ")
+        assert outcomes[str(mine.inside.folder)] == f"left alone: process {os.getpid()} uses it"
+        assert str(foreign) not in outcomes
+        wait_until(lambda: remains(mark) == [])
+        with connected(mine, 0) as (near, far):
+            near.send(b"not disturbed")
+            assert far.recv(100) == b"not disturbed"
+
+
+def test_cleanup_is_not_fooled_by_a_number_that_is_used_again():
+    folder = cleanup.new_folder("c0ffee")
+    owner = {"mark": "wb-c0ffee", "process": os.getpid(), "started": 1}
+    (folder / "owner.json").write_text(json.dumps(owner))
+    outcomes = {each.folder: each.outcome for each in cleanup.cleanup()}
+    assert outcomes[str(folder)] == "removed, 0 processes killed"
+    assert not folder.exists()
