@@ -234,9 +234,12 @@ class LiveGrid(wire.HttpGrid):
         try:
             while not self._closed:
                 self._ask_for(self._wait_for_news())
+                if reason := self._why_lost():
+                    raise SuperLinkLostError(f"the SuperLink is lost: {reason}")  # noqa: TRY301
+                self._give_up_late()
                 if time.monotonic() >= looked + _LOOK_AROUND_S:
                     looked = time.monotonic()
-                    self._look_around()
+                    self._give_up_lost()
         except Exception as error:  # noqa: BLE001  # raised again where the driver waits
             self._fail(error)
 
@@ -244,7 +247,7 @@ class LiveGrid(wire.HttpGrid):
         """Wait a moment, and return the messages whose replies may be there."""
         with self._changed:
             if self._bells:
-                self._changed.wait_for(lambda: self._closed or self._announced, 1.0)
+                self._changed.wait_for(lambda: self._closed or self._announced, 0.5)
                 news = self._announced & self._pending.keys()
                 self._announced.clear()
                 return news
@@ -261,19 +264,24 @@ class LiveGrid(wire.HttpGrid):
             if wanted is not None:
                 self._fetchers.submit(self._fetch, head, tree)
 
-    def _look_around(self) -> None:
-        """Give up messages whose time is over, or whose node has not been heard of for long."""
-        online = {node.node_id for node in self.get_nodes()}
+    def _give_up_late(self) -> None:
+        """Give up messages whose time is over."""
         now = time.time()
         with self._changed:
-            pending = {
-                each: kept for each, kept in self._pending.items() if each not in self._announced
-            }
-            late = [each for each, (_, until) in pending.items() if now > until]
-            lost = [each for each, (node, _) in pending.items() if node not in online]
-            self._give_up(late, wire.ErrorCode.MESSAGE_UNAVAILABLE, "no reply in its time")
+            late = [each for each, (_, until) in self._pending.items() if now > until]
             self._give_up(
-                set(lost) - set(late),
+                set(late) - self._announced,
+                wire.ErrorCode.MESSAGE_UNAVAILABLE,
+                "no reply in its time",
+            )
+
+    def _give_up_lost(self) -> None:
+        """Give up messages to nodes that have not been heard of for long."""
+        online = {node.node_id for node in self.get_nodes()}
+        with self._changed:
+            lost = [each for each, (node, _) in self._pending.items() if node not in online]
+            self._give_up(
+                set(lost) - self._announced,
                 wire.ErrorCode.NODE_UNAVAILABLE,
                 "the SuperLink has not heard of this node for a minute",
             )

@@ -174,9 +174,11 @@ class LiveEngine:
     def _start_superlink(self) -> Program:
         home = self._network.inside.folder / "flower"
         home.mkdir(exist_ok=True)
-        program = Path(sys.executable).with_name("flower-superlink")
+        program = Path(__file__).with_name("batched_superlink.py")
         host, _, port = self._server.partition(":")
-        command = [str(program), "--insecure", "--isolation", "process", "--host", host]
+        # -P keeps this folder's modules from being taken for libraries.
+        command = [sys.executable, "-P", str(program), "--insecure", "--isolation", "process"]
+        command += ["--host", host]
         command += ["--port", port, "--disable-runtime-dependency-installation"]
         environment = {
             "FLWR_HOME": str(home),
@@ -244,6 +246,9 @@ class LiveEngine:
         LightNode(self._app, self._configs[row], self._server, self._keys[row]).serve(channel)
 
     def _start(self, rows: NDArray[np.int64] | list[int]) -> None:
+        with self._changed:
+            for row in rows:
+                self._ended.pop(int(row), None)
         self._nodes.start(rows)
         for row in rows:
             self._nodes.tell([row], {"known": self._node_ids[row]})

@@ -127,6 +127,32 @@ _KEPT_S = 3.0
 slow link the news of that may be on its way when the next request is sent."""
 
 
+_PAUSE_S = 0.005
+
+
+class _BatchedStream(SyncStream):
+    """A connection that lets a slow download collect for a moment before it is read on.
+
+    Every read costs the same, however little it brings, and a shaped link brings one packet at a
+    time. The first read after a request never waits.
+    """
+
+    def __init__(self, opened: socket.socket) -> None:
+        super().__init__(opened)
+        self._trickles = False
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._trickles:
+            time.sleep(_PAUSE_S)
+        data = super().read(max_bytes, timeout)
+        self._trickles = len(data) < max_bytes // 2
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._trickles = False
+        super().write(buffer, timeout)
+
+
 class _InsideBackend(httpcore.NetworkBackend):
     """Connects sockets that somebody else opens, for instance in another network namespace."""
 
@@ -142,16 +168,17 @@ class _InsideBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         del local_address, socket_options
+        opened = self._open_socket()
         try:
-            opened = self._open_socket()
             opened.settimeout(timeout)
             opened.connect((host, port))
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
+            opened.close()
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout(str(error)) from error
             raise httpcore.ConnectError(str(error)) from error
-        return SyncStream(opened)
+        return _BatchedStream(opened)
 
 
 def set_connections(

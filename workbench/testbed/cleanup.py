@@ -53,12 +53,17 @@ def cleanup() -> list[Leftover]:
 
     Only folders and processes of this user that carry a testbed's mark are touched.
     """
+    return [_clean(folder) for folder in folders()]
+
+
+def folders() -> list[Path]:
+    """Return the folders of this user's testbeds, in use or not."""
     found = sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
-    return [_clean(folder) for folder in found if _is_ours(folder)]
-
-
-def _is_ours(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+    return [
+        folder
+        for folder in found
+        if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+    ]
 
 
 def _clean(folder: Path) -> Leftover:

@@ -51,6 +51,8 @@ class Enclosure:
         # What follows needs libraries that only Linux has.
         from workbench.testbed.keeper import Settings, fork_keeper  # noqa: PLC0415
 
+        self._process = 0
+        self._started: list[Program | ClientProcesses] = []
         number = secrets.token_hex(3)
         if rootless is None:
             rootless = not linux.may_administer()
@@ -131,14 +133,16 @@ class Enclosure:
             output=str(output),
             niceness=niceness,
         )
-        return Program(self._keeper, number, descriptor, output)
+        started = Program(self._keeper, number, descriptor, output)
+        self._started.append(started)
+        return started
 
     def fork_clients(
         self, run: Run, clients: int, heard: Callable[[int, dict[str, Any]], None]
     ) -> ClientProcesses:
         """Fork this process, ready to run ``run`` for each client; see `ClientProcesses`."""
         _, (descriptor,) = self.ask(do="channel")
-        return ClientProcesses(
+        started = ClientProcesses(
             run,
             clients,
             Channel.from_descriptor(descriptor),
@@ -146,12 +150,16 @@ class Enclosure:
             mark=self.mark,
             log=str(self.folder / "clients.log"),
         )
+        self._started.append(started)
+        return started
 
     def close(self) -> None:
         """End every process inside and remove the folder; a second call does nothing."""
         if not self._process:
             return
         process, self._process = self._process, 0
+        for started in self._started:
+            started.close()
         self._keeper.close()
         with suppress(ChildProcessError):
             os.waitpid(process, 0)

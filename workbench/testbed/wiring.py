@@ -24,6 +24,16 @@ _BRIDGE = "switch"
 _INNER = "link"
 """Never ``eth0``: a slip into the host's namespace must not meet an interface of that name."""
 
+_SETTINGS = {
+    # Allowed on every machine. BBR, which some hosts prefer, takes a second to see a new rate.
+    "ipv4/tcp_congestion_control": "reno",
+    # After a cut TCP would else wait for as long again as the cut took before it sends.
+    "ipv4/tcp_rto_max_ms": "2000",
+    # Keep IPv6 from greeting every other client: 210 links would all get 210 greetings.
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+}
+
 
 class Switch:
     """The bridge in the present network namespace, and what is plugged into it."""
@@ -31,7 +41,7 @@ class Switch:
     def __init__(self, delay: Delay) -> None:
         self._delay = delay
         self._route = IPRoute()
-        _quieten()
+        _set_up_namespace()
         self._route.link("add", ifname=_BRIDGE, kind="bridge")
         self._bridge = self._index(self._route, _BRIDGE)
         self._route.link("set", index=self._bridge, state="up")
@@ -49,7 +59,7 @@ class Switch:
         """
         if linux.namespace_id() == host_network:
             raise RuntimeError("still in the host's network namespace; nothing was touched")
-        _quieten()
+        _set_up_namespace()
         with IPRoute() as route:
             real = [
                 link.get("ifname")
@@ -112,8 +122,8 @@ class Switch:
         return int(found[0])
 
 
-def _quieten() -> None:
-    """Keep IPv6 from greeting every other client: 210 links would all get 210 greetings."""
-    for setting in ("all", "default"):
-        with suppress(OSError):  # a kernel without IPv6 has nothing to say
-            Path(f"/proc/sys/net/ipv6/conf/{setting}/disable_ipv6").write_text("1")
+def _set_up_namespace() -> None:
+    """Set what a new namespace would else take from the host, or from the kernel's defaults."""
+    for setting, value in _SETTINGS.items():
+        with suppress(OSError):  # older kernels lack some of them
+            Path(f"/proc/sys/net/{setting}").write_text(value)
