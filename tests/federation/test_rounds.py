@@ -50,7 +50,7 @@ def test_one_client_is_plain_training_bit_for_bit(digits: Dataset, seven: Fleet)
     strategy = FedAvg(learning_rate=0.05, batch_size=16)
     [outcome] = federation.driver.train([job_of(network())], [group(2)], strategy, KEY)
 
-    plain = network().to(memory_format=torch.channels_last)
+    plain = network()
     rows = seven.train_indices[2]
     settings = training.LocalSettings(1, 16, 0.05, 0.9, 1e-4, 0.0, client_seed(KEY, 0, 2))
     images = digits.images(rows).contiguous(memory_format=torch.channels_last)

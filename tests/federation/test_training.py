@@ -39,7 +39,9 @@ def test_equals_a_plain_loop_bit_for_bit() -> None:
     model, plain = network(), network()
     training.train(model, images, labels, SETTINGS)
     order = np.random.default_rng(SETTINGS.seed)
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    optimizer = torch.optim.SGD(
+        plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True
+    )
     plain.train()
     with torch.random.fork_rng():
         torch.manual_seed(SETTINGS.seed)
@@ -51,6 +53,18 @@ def test_equals_a_plain_loop_bit_for_bit() -> None:
                 nn.functional.cross_entropy(plain(inputs), labels[batch]).backward()
                 optimizer.step()
     assert torch.equal(weights(model), weights(plain))
+
+
+def test_large_networks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = samples()
+    settings = replace(SETTINGS, proximal=0.1)
+    whole, piecewise = network(), network()
+    training.train(whole, images, labels, settings)
+    monkeypatch.setattr(training, "_LARGE_BYTES", 0)
+    training.train(piecewise, images, labels, settings)
+    assert torch.equal(weights(whole), weights(piecewise))
+    assert all(parameter.grad is None for parameter in piecewise.parameters())
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in piecewise.parameters())
 
 
 def test_chance_comes_from_the_seed_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
 _TEST_BATCH = 256
+_LARGE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -49,34 +51,69 @@ def train(
     Every source of chance (order of the samples, dropout) is drawn from ``settings.seed``; the
     caller's generators are left as they were. Returns the mean loss over the last epoch.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    start = [parameter.detach().clone() for parameter in parameters] if settings.proximal else []
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
     order = np.random.default_rng(settings.seed)
     whole = _has_batch_norm(module)
     devices = [images.device] if images.device.type == "cuda" else []
     module.train()
     loss_sum = torch.zeros((), device=images.device)
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), _optimizer(module, settings) as step:
         torch.manual_seed(settings.seed)
         for _ in range(settings.local_epochs):
             loss_sum.zero_()
             for batch in batches(len(labels), settings.batch_size, order, whole=whole):
                 rows = torch.from_numpy(batch).to(images.device)
-                optimizer.zero_grad(set_to_none=True)
                 # advanced indexing gives a contiguous tensor: ask for the memory format again
                 inputs = images[rows].contiguous(memory_format=memory_format(images))
                 loss = nn.functional.cross_entropy(module(inputs), labels[rows])
                 loss.backward()  # type: ignore[no-untyped-call]
-                _add_proximal_gradient(parameters, start, settings.proximal)
-                optimizer.step()
+                step()
                 loss_sum += loss.detach() * len(batch)
     return float(loss_sum) / max(len(labels), 1)
+
+
+@contextmanager
+def _optimizer(module: nn.Module, settings: LocalSettings) -> Iterator[Callable[[], None]]:
+    """Give what is to be called after each backward pass; gradients are gone afterwards.
+
+    A small network is updated as a whole. In a large one each tensor is updated as soon as its
+    gradient is there, which is then let go: the same numbers, and at no time all gradients.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    start = {parameter: parameter.detach().clone() for parameter in parameters if settings.proximal}
+
+    def sgd(part: list[nn.Parameter]) -> Callable[[], None]:
+        optimizer = torch.optim.SGD(
+            part,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            fused=True,  # without it, weight decay makes a copy of every layer's gradient
+        )
+
+        def step() -> None:
+            for parameter in part:
+                if parameter in start and parameter.grad is not None:
+                    # The gradient of proximal / 2 * ||w - w_global||^2 (FedProx, equation 2).
+                    change = parameter.detach() - start[parameter]
+                    parameter.grad.add_(change, alpha=settings.proximal)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    if sum(parameter.nbytes for parameter in parameters) < _LARGE_BYTES:
+        yield sgd(parameters)
+        return
+    steps = {parameter: sgd([parameter]) for parameter in parameters}
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(lambda tensor: steps[tensor]())  # type: ignore[no-untyped-call, index]
+        for parameter in parameters
+    ]
+    try:
+        yield lambda: None
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def test(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> TestResult:
@@ -122,12 +159,3 @@ def memory_format(images: torch.Tensor) -> torch.memory_format:
 
 def _has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())  # noqa: SLF001  # torch has no public base class
-
-
-def _add_proximal_gradient(
-    parameters: list[nn.Parameter], start: list[torch.Tensor], proximal: float
-) -> None:
-    """Add the gradient of ``proximal / 2 * ||w - w_global||^2`` (FedProx, equation 2)."""
-    for parameter, origin in zip(parameters, start, strict=False):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - origin, alpha=proximal)
