@@ -23,6 +23,9 @@ from workbench.testbed.programs import Program
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from workbench.testbed.addresses import Delay
     from workbench.testbed.nursery import Run
 
@@ -90,6 +93,30 @@ class Enclosure:
         except ChannelClosedError as error:
             reason = "its keeper process was killed" if self._process else "it was closed"
             raise NetworkLostError(f"the testbed is down: {reason}") from error
+
+    def join(
+        self,
+        clients: Mapping[int, str],
+        down_bps: NDArray[np.float64],
+        up_bps: NDArray[np.float64],
+    ) -> None:
+        """Give clients, names by row, their namespaces and links; rates are (N,) in bit/s."""
+        for row, name in clients.items():
+            rates = {"down_bps": float(down_bps[row]), "up_bps": float(up_bps[row])}
+            self.ask(do="add", row=row, name=name, **rates)
+
+    def leave(self, client: int) -> None:
+        """Take a client's namespace, link and processes away."""
+        self.ask(do="remove", row=client)
+
+    def set_rates(self, rates: Sequence[tuple[int, float | None, float | None]]) -> None:
+        """Set link rates: (row, down, up) in bit/s; None leaves a direction as it is."""
+        self.ask(do="rates", rates=list(rates))
+
+    def carried(self) -> list[list[int]]:
+        """Return [row, down, up] of every link: bytes that it has let pass."""
+        counters, _ = self.ask(do="counters")
+        return list(counters)
 
     def address(self, client: int | None = None) -> str:
         """Return the IPv4 address of a client or the server."""

@@ -190,11 +190,13 @@ class _Keeper:
         """Tell that switch and server are in place."""
         return _Answer()
 
-    def do_add(self, row: int, name: str, down_bps: float, up_bps: float) -> _Answer:
-        """Give a client its namespace and its link."""
+    def do_add(
+        self, row: int, name: str, down_bps: float, up_bps: float, process: int = 0
+    ) -> _Answer:
+        """Give a client a link, and a namespace: a new one, or that of a container's process."""
         if row in self._links:
             raise ValueError(f"client {name} has a link already")
-        namespace = self._new_namespace()
+        namespace = self._new_namespace(process)
         try:
             port, inner = self._switch.plug(name, namespace, self._home, host=row + 2)
             self._shaper.set_rate(port, down_bps)
@@ -301,8 +303,12 @@ class _Keeper:
             raise LookupError(f"client {where} has no link: it was removed")
         return self._links[where].namespace
 
-    def _new_namespace(self) -> int:
-        namespace = linux.new_network()
+    def _new_namespace(self, process: int = 0) -> int:
+        if process:
+            namespace = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            linux.enter(namespace, linux.NEW_NETWORK)
+        else:
+            namespace = linux.new_network()
         try:
             self._switch.prepare(self._settings.host_network)
         finally:

@@ -98,19 +98,20 @@ class NamespaceNetwork(Network):
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._closed = False
-        delay = Delay(testbed.latency_s, testbed.jitter_s, testbed.loss)
-        self.inside = Enclosure(delay, rootless=testbed.rootless)
+        self.inside = self._enclose()
         try:
             self._put_up()
         except BaseException:
             self.close()
             raise
 
+    def _enclose(self) -> Enclosure:
+        delay = Delay(self.testbed.latency_s, self.testbed.jitter_s, self.testbed.loss)
+        return Enclosure(delay, rootless=self.testbed.rootless)
+
     def _put_up(self) -> None:
         wanted = self._state.segment(0.0)
-        for row, name in enumerate(self.fleet.names):
-            rates = {"down_bps": wanted.down_bps[row], "up_bps": wanted.up_bps[row]}
-            self.inside.ask(do="add", row=row, name=name, **rates)
+        self.inside.join(dict(enumerate(self.fleet.names)), wanted.down_bps, wanted.up_bps)
         self._applied = {"down": wanted.down_bps.copy(), "up": wanted.up_bps.copy()}
         self._samples: deque[tuple[float, NDArray[np.int64]]] = deque(maxlen=_KEPT_SAMPLES)
         self._began = time.monotonic()
@@ -204,7 +205,7 @@ class NamespaceNetwork(Network):
             if not self._state.present[row]:
                 return
             self._state.set_present(client, False, self.now_s())
-            self.inside.ask(do="remove", row=row)
+            self.inside.leave(row)
             self._apply()
 
     def add(self, client: int | str) -> None:
@@ -213,7 +214,8 @@ class NamespaceNetwork(Network):
             row = self.fleet.index(client)
             if self._state.present[row]:
                 return
-            self.inside.ask(do="add", row=row, name=self.fleet.names[row], down_bps=0.0, up_bps=0.0)
+            silent = np.zeros(len(self.fleet))
+            self.inside.join({row: self.fleet.names[row]}, silent, silent)
             self._applied["down"][row] = self._applied["up"][row] = 0.0
             self._state.present[row] = True
             self._apply()
@@ -249,14 +251,14 @@ class NamespaceNetwork(Network):
                 )
                 for row in rows
             ]
-            self.inside.ask(do="rates", rates=rates)
+            self.inside.set_rates(rates)
         self._applied = {name: rates.copy() for name, rates in new.items()}
         self._wake.notify_all()
 
     def _sample(self) -> tuple[float, NDArray[np.int64]]:
         """Read all counters; (2, N) bytes down and up, and keep them for `links`."""
         with self._lock:
-            counters, _ = self.inside.ask(do="counters")
+            counters = self.inside.carried()
             now = self.now_s()
             # A client that was removed keeps what its links had carried.
             carried = self._samples[-1][1].copy() if self._samples else None
