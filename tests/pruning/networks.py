@@ -67,7 +67,9 @@ class InvertedResidual(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.Hardswish()
         )
-        self.expand = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
+        self.expand = nn.Sequential(
+            nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()
+        )
         self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
         self.squeeze = nn.Conv2d(32, 8, 1)
         self.excite = nn.Conv2d(8, 32, 1)

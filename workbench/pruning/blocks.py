@@ -74,6 +74,16 @@ class Blocks:
         layers = narrowed_layers(self.trace.layers, kept)
         return Blocks(replace(self.trace, layers=layers), narrowed_blocks(self.all, kept, chosen))
 
+    @property
+    def regular(self) -> bool:
+        """Whether a fresh look at a network that was narrowed to these blocks finds the same.
+
+        It may find more where layers have become so narrow that they are of another kind: a
+        grouped convolution with one channel in each group is a depthwise one.
+        """
+        several = all(block.units > 1 for block in self.all)
+        return several and all(layer.regular for layer in self.trace.layers.values())
+
     def table(self) -> pd.DataFrame:
         """One row a block: name, layers, width, units, whether it is pruned, and if not, why.
 

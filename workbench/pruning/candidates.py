@@ -104,7 +104,9 @@ def pruned(
 ) -> nn.Module:
     """Return a network that has only the kept units of some blocks; other tensors are shared."""
     smaller = sliced(model, blocks.trace.layers, blocks.kept(chosen))
-    remember(smaller, blocks.narrowed(chosen))
+    narrow = blocks.narrowed(chosen)
+    if narrow.regular:
+        remember(smaller, narrow)
     return smaller
 
 

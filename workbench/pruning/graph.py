@@ -35,7 +35,7 @@ def dependency_graph(copied: nn.Module, trace: Trace) -> Any:  # noqa: ANN401 - 
     graph = torch_pruning.DependencyGraph()
     with warnings.catch_warnings(), torch.enable_grad(), torch.device(trace.device):
         warnings.simplefilter("ignore")  # what it can't follow is found out by trying
-        images = example_input(trace.input_shape, device=trace.device)
+        images = example_input(copied, trace.input_shape, trace.device)
         graph.build_dependency(copied, (images,), verbose=False)
     for node in graph.module2node.values():
         if node.type == torch_pruning.ops.OPTYPE.CONCAT:

@@ -74,6 +74,13 @@ class Layer:
         """Whether input and output channels are the same channels."""
         return self.kind in {"norm", "groupnorm", "prelu"}
 
+    @property
+    def regular(self) -> bool:
+        """Whether a module with these widths would be described as a layer of the same kind."""
+        if self.kind in {"depthwise", "prelu"}:
+            return self.in_channels > 1
+        return self.groups == 1 or min(self.in_channels, self.out_channels) > self.groups
+
     def _kernel_elements(self, inputs: Width, outputs: Width) -> Width:
         """Elements of the weight of a convolution or linear layer with these widths."""
         if not self.prunable:

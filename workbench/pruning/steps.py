@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from workbench.pruning.arguments import is_integer
+from workbench.pruning.tracing import example_input
 from workbench.pruning.vocabulary import FUNCTIONS, METHODS
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def try_on_meta(network: nn.Module, steps: list[Step], input_shape: tuple[int, .
         If a step fails or makes something too large.
     """
     network.eval()
-    values: dict[int, Any] = {0: torch.empty((1, *input_shape), device="meta")}
+    values: dict[int, Any] = {0: example_input(network, input_shape, "meta")}
     used_up = last_use(steps)
     with torch.no_grad(), torch.device("meta"):
         for index, step in enumerate(steps, start=1):

@@ -39,14 +39,11 @@ def copy_for_tracing(model: nn.Module, device: str = "meta") -> nn.Module:
     return copied.eval()
 
 
-def example_input(
-    input_shape: Sequence[int],
-    batch: int = 1,
-    device: str = "meta",
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """Return a batch of zeros (batch, *input_shape)."""
-    return torch.zeros((batch, *input_shape), device=device, dtype=dtype)
+def example_input(model: nn.Module, input_shape: Sequence[int], device: str) -> torch.Tensor:
+    """Return a batch of one sample of zeros, of the element type that a network computes in."""
+    floating = (value.dtype for value in model.parameters() if value.is_floating_point())
+    dtype = next(floating, torch.float32)
+    return torch.zeros((1, *input_shape), device=device, dtype=dtype)
 
 
 def check_input_shape(input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -113,7 +110,7 @@ class _Recorder:
             flops = stack.enter_context(FlopCounterMode(display=False))
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.device(self.device))
-            self.copied(example_input(shape, device=self.device))
+            self.copied(example_input(self.copied, shape, self.device))
         parameters = sum(parameter.numel() for parameter in self.copied.parameters())
         return Trace(
             input_shape=shape,

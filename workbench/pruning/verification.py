@@ -122,7 +122,7 @@ def _spread(block: Block, channels: int) -> BoolArray:
 
 def _output_shapes(network: nn.Module, traced: Trace) -> list[tuple[int, ...]]:
     with torch.no_grad(), torch.device(traced.device):
-        output = network(example_input(traced.input_shape, device=traced.device))
+        output = network(example_input(network, traced.input_shape, traced.device))
     return [tuple(leaf.shape) for leaf in _tensors(output)]
 
 
