@@ -10,6 +10,7 @@ from workbench.grouping.balanced import BalancedGrouping
 from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
 from workbench.grouping.result import Grouping
+from workbench.grouping.sweep import sweep
 from workbench.pruning.cost import Cost, cost_of
 from workbench.pruning.netadapt import NetAdapt
 from workbench.search import presets
@@ -27,6 +28,7 @@ from workbench.search.search import Search
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
 from workbench.tiers import PAPER_TIERS, Tier, load_tiers
+from workbench.ui import plots
 
 __all__ = [
     "CELEBA_ROUNDS",
@@ -61,5 +63,7 @@ __all__ = [
     "load_dataset",
     "load_tiers",
     "models",
+    "plots",
     "presets",
+    "sweep",
 ]

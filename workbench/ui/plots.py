@@ -1,0 +1,19 @@
+"""All figures in one place, ``wb.plots``: plain plotly figures, returned by functions."""
+
+from workbench.ui.fleet_plots import fleet
+from workbench.ui.grouping_plots import emd_trace, groups, label_distribution, pareto, sweep
+from workbench.ui.run_plots import candidates, compared, frontier, round_durations, traffic
+
+__all__ = [
+    "candidates",
+    "compared",
+    "emd_trace",
+    "fleet",
+    "frontier",
+    "groups",
+    "label_distribution",
+    "pareto",
+    "round_durations",
+    "sweep",
+    "traffic",
+]
