@@ -79,7 +79,12 @@ class BlockCosts:
     def at(self, units: int) -> Cost:
         """Return the cost with that many units kept."""
         index = units - 1
-        return Cost(int(self.macs[index]), int(self.parameters[index]), int(self.size_bytes[index]))
+        return Cost(
+            int(self.macs[index]),
+            int(self.parameters[index]),
+            int(self.size_bytes[index]),
+            None if self.latency_s is None else float(self.latency_s[index]),
+        )
 
     def of(self, resource: Resource) -> NDArray[np.float64]:
         """Return the amounts of one resource, (units,) float64."""
