@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from workbench.testbed.namespaces import NamespaceNetwork
+
 if TYPE_CHECKING:
     from workbench.testbed.base import Network
     from workbench.testbed.simulated import SimulatedNetwork
@@ -126,5 +128,7 @@ class WallTime:
         time.sleep(max(0.0, to_s - self.now_s()))
 
     def resume_at(self, time_s: float) -> None:
-        """Count on from ``time_s``."""
+        """Count on from ``time_s``; the network's schedule goes on from there where it can."""
+        if isinstance(self._network, NamespaceNetwork):
+            self._network.resume_at(time_s)
         self._before_s = time_s - self._network.now_s()

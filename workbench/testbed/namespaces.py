@@ -127,6 +127,16 @@ class NamespaceNetwork(Network):
         """Seconds since the network came up."""
         return time.monotonic() - self._began
 
+    def resume_at(self, time_s: float) -> None:
+        """Set the clock, so that a run that is taken up again meets its schedule where it was."""
+        with self._lock:
+            self._samples = deque(
+                [(then + time_s - self.now_s(), carried) for then, carried in self._samples],
+                maxlen=_KEPT_SAMPLES,
+            )
+            self._began = time.monotonic() - time_s
+            self._apply()
+
     def rates_bps(self, direction: Direction = "down") -> NDArray[np.float64]:
         """Present rate of each client's link, (N,) in bit/s; 0 where it is cut."""
         with self._lock:
