@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from workbench.grouping.divergence import AWAY
 from workbench.grouping.result import Grouping
@@ -15,11 +14,7 @@ from workbench.ui import style
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
-
-SIDE_BY_SIDE = 3
-"""So many panels fit beside each other; more go below."""
 
 TIER_ROW = 30
 """Height of a tier's row in pixels, and the diameter of the largest bubble with some air."""
@@ -44,38 +39,11 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
     """
     given = _named(grouping)
     tiers = np.unique(np.concatenate([each.tier for each in given.values()]))
-    tables = {name: _clients(each, tiers) for name, each in given.items()}
-    largest = max(1, *(int(table.max()) for table in tables.values()))
-    shown, places = _panels(list(given), TIER_ROW * len(tiers) + 150, gap=0.04)
-    for (name, each), (row, column) in zip(given.items(), places, strict=True):
-        for number, (kind, rows) in enumerate(_classes(each, tiers).items()):
-            tier_of, group_of = np.nonzero(tables[name][rows])
-            clients = tables[name][rows][tier_of, group_of]
-            diameter = TIER_ROW * 0.92 * np.sqrt(clients / largest)
+    shown, places = style.panels(list(given), TIER_ROW * len(tiers) + 150, gap=0.04)
+    for each, bubbles, (row, column) in zip(given.values(), bubbles_of(given), places, strict=True):
+        for trace in bubbles:
             shown.add_trace(
-                go.Scatter(
-                    x=[str(group) for group in group_of],
-                    y=[_tier_label(each, tiers[rows[n]]) for n in tier_of],
-                    mode="markers+text",
-                    name=kind,
-                    legendgroup=kind,
-                    showlegend=(row, column) == (1, 1),
-                    marker={
-                        "size": diameter,
-                        "color": style.colour(number),
-                        "opacity": 1,
-                        "line": {"width": 0},
-                    },
-                    text=[
-                        str(n) if size >= READABLE else ""
-                        for n, size in zip(clients, diameter, strict=True)
-                    ],
-                    textfont={"color": "white", "size": 10},
-                    customdata=clients,
-                    hovertemplate="group %{x}, tier %{y}: %{customdata} clients<extra></extra>",
-                ),
-                row=row,
-                col=column,
+                go.Scatter(**trace, showlegend=(row, column) == (1, 1)), row=row, col=column
             )
         shown.update_xaxes(
             title_text="group (0 trains the largest candidate)",
@@ -102,6 +70,47 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
     )
 
 
+def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
+    """Return the traces of `groups` as plain data, one list a grouping.
+
+    A figure that is shown already can take them as they are: that is quicker than a new one.
+    """
+    tiers = np.unique(np.concatenate([each.tier for each in given.values()]))
+    tables = [_clients(each, tiers) for each in given.values()]
+    largest = max(1, *(int(table.max()) for table in tables))
+    panels = []
+    for each, table in zip(given.values(), tables, strict=True):
+        labels = [_tier_label(each, tier) for tier in tiers]
+        traces = []
+        for number, (kind, rows) in enumerate(_classes(each, tiers).items()):
+            tier_of, group_of = np.nonzero(table[rows])
+            clients = table[rows][tier_of, group_of]
+            diameter = TIER_ROW * 0.92 * np.sqrt(clients / largest)
+            trace = {
+                "x": [str(group) for group in group_of],
+                "y": [labels[rows[n]] for n in tier_of],
+                "mode": "markers+text",
+                "name": kind,
+                "legendgroup": kind,
+                "marker": {
+                    "size": diameter,
+                    "color": style.colour(number),
+                    "opacity": 1,
+                    "line": {"width": 0},
+                },
+                "text": [
+                    str(n) if size >= READABLE else ""
+                    for n, size in zip(clients, diameter, strict=True)
+                ],
+                "textfont": {"color": "white", "size": 10},
+                "customdata": clients,
+                "hovertemplate": "group %{x}, tier %{y}: %{customdata} clients<extra></extra>",
+            }
+            traces.append(trace)
+        panels.append(traces)
+    return panels
+
+
 def label_distribution(
     grouping: Grouping,
     before: Grouping | None = None,
@@ -126,7 +135,7 @@ def label_distribution(
         given = {f"Before: {before.strategy}": before, f"After: {grouping.strategy}": grouping}
     tables = [_excess(each) for each in given.values()]
     limit = max(1.0, *(float(np.abs(table).max()) for table in tables))
-    shown, places = _panels(list(given), 24 * classes + 190)
+    shown, places = style.panels(list(given), 24 * classes + 190)
     for (each, table), (row, column) in zip(
         zip(given.values(), tables, strict=True), places, strict=True
     ):
@@ -172,46 +181,15 @@ def emd_trace(grouping: Grouping) -> go.Figure:
     ValueError
         If the strategy kept no trace, because it has no iterations.
     """
-    trace = grouping.emd_trace
-    if trace is None:
-        raise ValueError(f"a grouping by {grouping.strategy} has no iterations to show")
+    *of_groups, of_swaps = emd_lines(grouping)
+    iterations = len(of_groups[0]["x"])
     metric = grouping.settings.get("metric", "l1")
-    shown, _ = _panels(["EMD of each group by iteration", "Mean EMD with each swap"], 430)
-    for group in range(grouping.groups):
-        shown.add_trace(
-            go.Scatter(
-                x=np.arange(len(trace)),
-                y=trace[:, group],
-                mode="lines+markers",
-                name=f"group {group}",
-                line={"color": style.colour(group), "dash": style.dash(group)},
-                marker={"symbol": style.symbol(group), "size": 8},
-                hovertemplate=f"group {group}, iteration %{{x}}: %{{y:.4f}}<extra></extra>",
-            ),
-            row=1,
-            col=1,
-        )
-    changes = [
-        f"client {swap.client} to group {swap.neighbour}"
-        + (f", client {swap.partner} to group {swap.group}" if swap.partner >= 0 else "")
-        for swap in grouping.swaps
-    ]
-    shown.add_trace(
-        go.Scatter(
-            x=np.arange(len(changes) + 1),
-            y=[float(trace[0].mean()), *(swap.mean_emd for swap in grouping.swaps)],
-            mode="lines+markers",
-            text=["start", *changes],
-            hovertemplate="%{text}<br>mean EMD %{y:.4f}<extra></extra>",
-            line={"color": style.colour(7), "width": 1},
-            marker={"size": 5},
-            showlegend=False,
-        ),
-        row=1,
-        col=2,
-    )
+    shown, _ = style.panels(["EMD of each group by iteration", "Mean EMD with each swap"], 430)
+    for trace in of_groups:
+        shown.add_trace(go.Scatter(**trace), row=1, col=1)
+    shown.add_trace(go.Scatter(**of_swaps), row=1, col=2)
     shown.update_xaxes(
-        title_text="iteration (0: the start)", dtick=max(1, len(trace) // 10), row=1, col=1
+        title_text="iteration (0: the start)", dtick=max(1, iterations // 10), row=1, col=1
     )
     shown.update_xaxes(title_text="swaps so far", row=1, col=2)
     shown.update_yaxes(rangemode="tozero")
@@ -219,93 +197,39 @@ def emd_trace(grouping: Grouping) -> go.Figure:
     return shown.update_layout(title_text="How the groups became alike")
 
 
-def sweep(table: pd.DataFrame) -> go.Figure:
-    """Show what `workbench.sweep` found: mean EMD and predicted round against COEFF."""
-    shown, _ = _panels(["Mean EMD (0: groups are alike)", "Predicted round"], 430)
-    for number, (limit, part) in enumerate(table.groupby("max_slowdown", sort=False)):
-        ordered = part.sort_values("coeff")
-        for column, measure in enumerate(("emd", "duration_s"), start=1):
-            shown.add_trace(
-                go.Scatter(
-                    x=ordered["coeff"],
-                    y=ordered[measure],
-                    mode="lines+markers",
-                    name=_limit_name(cast("float", limit)),
-                    legendgroup=str(number),
-                    showlegend=column == 1,
-                    customdata=ordered[["swaps"]],
-                    hovertemplate="COEFF %{x}: %{y:.4g}, %{customdata[0]} swaps<extra></extra>",
-                    line={"color": style.colour(number), "dash": style.dash(number)},
-                    marker={"symbol": style.symbol(number), "size": _size(number)},
-                ),
-                row=1,
-                col=column,
-            )
-    shown.update_xaxes(title_text="COEFF")
-    shown.update_yaxes(rangemode="tozero")
-    shown.update_yaxes(title_text="mean EMD", row=1, col=1)
-    shown.update_yaxes(title_text="seconds", row=1, col=2)
-    return shown.update_layout(title_text="What COEFF changes")
-
-
-def pareto(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Show mean EMD against predicted round, one trace a strategy.
-
-    Each table has the columns ``emd`` and ``duration_s``, and possibly others, which are shown
-    when the mouse is over a point. The dotted line joins the points that no other point beats in
-    both measures.
-    """
-    shown = style.figure(
-        "Alike groups or short rounds: further left and further down is better",
-        "mean EMD (0: groups are alike)",
-        "predicted round in seconds",
-        height=520,
-    )
-    points = [
-        (emd, duration)
-        for table in tables.values()
-        for emd, duration in table[["emd", "duration_s"]].to_numpy(dtype=np.float64).tolist()
-        if np.isfinite(duration)
+def emd_lines(grouping: Grouping) -> list[dict[str, Any]]:
+    """Return the traces of `emd_trace` as plain data: one a group, then that of the swaps."""
+    trace = grouping.emd_trace
+    if trace is None:
+        raise ValueError(f"a grouping by {grouping.strategy} has no iterations to show")
+    lines: list[dict[str, Any]] = [
+        {
+            "x": np.arange(len(trace)),
+            "y": trace[:, group],
+            "mode": "lines+markers",
+            "name": f"group {group}",
+            "line": {"color": style.colour(group), "dash": style.dash(group)},
+            "marker": {"symbol": style.symbol(group), "size": 8},
+            "hovertemplate": f"group {group}, iteration %{{x}}: %{{y:.4f}}<extra></extra>",
+        }
+        for group in range(grouping.groups)
     ]
-    best = _frontier(points)
-    highest = max((duration for _, duration in points), default=0)
-    widest = max((emd for emd, _ in points), default=0)
-    shown.add_trace(
-        go.Scatter(
-            x=[*(emd for emd, _ in best[:1]), *(emd for emd, _ in best), widest],
-            y=[highest, *(duration for _, duration in best), *(d for _, d in best[-1:])],
-            mode="lines",
-            name="not beaten in both",
-            line={"color": "grey", "dash": "dot", "width": 1.5, "shape": "hv"},
-            hoverinfo="skip",
-        )
-    )
-    for number, (name, table) in enumerate(tables.items()):
-        shown.add_trace(
-            go.Scatter(
-                x=table["emd"],
-                y=table["duration_s"],
-                mode="markers",
-                name=name,
-                text=[
-                    ", ".join(
-                        f"{column} {value:.4g}" if isinstance(value, float) else f"{column} {value}"
-                        for column, value in row.items()
-                    )
-                    for row in table.to_dict("records")
-                ],
-                hovertemplate=f"{name}<br>%{{text}}<extra></extra>",
-                marker={
-                    "color": style.colour(number),
-                    "symbol": style.symbol(number),
-                    "size": _size(number),
-                    "line": {"width": 0.5, "color": "white"},
-                },
-            )
-        )
-    return shown.update_layout(
-        legend={"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
-    )
+    changes = [
+        f"client {swap.client} to group {swap.neighbour}"
+        + (f", client {swap.partner} to group {swap.group}" if swap.partner >= 0 else "")
+        for swap in grouping.swaps
+    ]
+    of_swaps = {
+        "x": np.arange(len(changes) + 1),
+        "y": [float(trace[0].mean()), *(swap.mean_emd for swap in grouping.swaps)],
+        "mode": "lines+markers",
+        "text": ["start", *changes],
+        "hovertemplate": "%{text}<br>mean EMD %{y:.4f}<extra></extra>",
+        "line": {"color": style.colour(7), "width": 1},
+        "marker": {"size": 5},
+        "showlegend": False,
+    }
+    return [*lines, of_swaps]
 
 
 def _named(grouping: Grouping | Mapping[str, Grouping]) -> Mapping[str, Grouping]:
@@ -314,33 +238,6 @@ def _named(grouping: Grouping | Mapping[str, Grouping]) -> Mapping[str, Grouping
     if not grouping:
         raise ValueError("there is no grouping to show")
     return grouping
-
-
-def _panels(
-    titles: list[str], height: int, *, gap: float = 0.14
-) -> tuple[go.Figure, list[tuple[int, int]]]:
-    """Return a figure of several panels of ``height`` pixels, and the row and column of each.
-
-    ``gap`` is the space between two panels, of the whole width.
-    """
-    columns = min(len(titles), SIDE_BY_SIDE)
-    rows = -(-len(titles) // columns)
-    whole = rows * height
-    shown = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=titles,
-        horizontal_spacing=gap,
-        vertical_spacing=min(120 / whole, 0.9 / rows),
-    )
-    shown.update_layout(
-        template="plotly_white",
-        title={"x": 0.01, "xanchor": "left"},
-        height=whole,
-        autosize=True,
-        margin={"l": 70, "r": 30, "t": 90, "b": 60},
-    )
-    return shown, [(n // columns + 1, n % columns + 1) for n in range(len(titles))]
 
 
 def _clients(grouping: Grouping, tiers: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -377,21 +274,3 @@ def _excess(grouping: Grouping) -> NDArray[np.float64]:
     """Return each group's share of each class less everyone's, (C, G) in percentage points."""
     counts = grouping.counts()
     return np.asarray(100 * (_shares(counts) - _shares(counts.sum(axis=0))).T)
-
-
-def _size(number: int) -> float:
-    """Return the size of the n-th thing's markers; those that come later lie on top."""
-    return max(8.0, 14.0 - 1.5 * number)
-
-
-def _limit_name(max_slowdown: float) -> str:
-    return f"max_slowdown {max_slowdown:g}" if np.isfinite(max_slowdown) else "no limit"
-
-
-def _frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that none beats in both, by ascending first value."""
-    best: list[tuple[float, float]] = []
-    for point in sorted(points):
-        if not best or point[1] < best[-1][1]:
-            best.append(point)
-    return best

@@ -1,8 +1,9 @@
 """All figures in one place, ``wb.plots``: plain plotly figures, returned by functions."""
 
 from workbench.ui.fleet_plots import fleet
-from workbench.ui.grouping_plots import emd_trace, groups, label_distribution, pareto, sweep
+from workbench.ui.grouping_plots import emd_trace, groups, label_distribution
 from workbench.ui.run_plots import candidates, compared, frontier, round_durations, traffic
+from workbench.ui.sweep_plots import pareto, sweep
 
 __all__ = [
     "candidates",

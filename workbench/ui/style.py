@@ -7,10 +7,14 @@ shape or the line's dash does so as well.
 from __future__ import annotations
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+SIDE_BY_SIDE = 3
+"""So many panels fit beside each other; more go below."""
 
 
 def colour(number: int) -> str:
@@ -42,3 +46,30 @@ def figure(title: str, x: str, y: str, *, height: int = 420) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )
     return shown
+
+
+def panels(
+    titles: list[str], height: int, *, gap: float = 0.14
+) -> tuple[go.Figure, list[tuple[int, int]]]:
+    """Return a figure of several panels of ``height`` pixels, and the row and column of each.
+
+    ``gap`` is the space between two panels, of the whole width.
+    """
+    columns = min(len(titles), SIDE_BY_SIDE)
+    rows = -(-len(titles) // columns)
+    whole = rows * height
+    shown = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=titles,
+        horizontal_spacing=gap,
+        vertical_spacing=min(120 / whole, 0.9 / rows),
+    )
+    shown.update_layout(
+        template="plotly_white",
+        title={"x": 0.01, "xanchor": "left"},
+        height=whole,
+        autosize=True,
+        margin={"l": 70, "r": 30, "t": 90, "b": 60},
+    )
+    return shown, [(n // columns + 1, n % columns + 1) for n in range(len(titles))]
