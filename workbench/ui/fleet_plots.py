@@ -60,7 +60,9 @@ def fleet(fleet: Fleet, class_names: Sequence[str] | None = None) -> go.Figure:
     shown.update_xaxes(showticklabels=False, categoryorder="array", categoryarray=names)
     shown.update_xaxes(title_text=f"{len(fleet)} clients, slowest link on the left", row=2, col=1)
     shown.update_yaxes(title_text="class", type="category", row=1, col=1)
-    shown.update_yaxes(title_text="Mbit/s", type="log", row=2, col=1)
+    shown.update_yaxes(
+        title_text="Mbit/s", type="log", tickvals=[2.5, 10, 40, 100, 400], row=2, col=1
+    )
     shown.update_layout(
         template="plotly_white",
         title={"text": "What each client has", "x": 0.01, "xanchor": "left"},

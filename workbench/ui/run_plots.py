@@ -55,7 +55,7 @@ def frontier(run: Run) -> go.Figure:
             col=2,
         )
     shown.update_xaxes(title_text="million MACs (smaller is cheaper)", row=1, col=1)
-    shown.update_yaxes(title_text="accuracy on all clients' test samples", row=1, col=1)
+    shown.update_yaxes(title_text="accuracy (all test samples)", row=1, col=1)
     shown.update_xaxes(title_text="iteration", dtick=1, row=1, col=2)
     shown.update_yaxes(title_text="% of the initial network", rangemode="tozero", row=1, col=2)
     _dress(shown, "How the network shrank")
