@@ -3,6 +3,7 @@
 from workbench import models
 from workbench.data.dataset import Dataset
 from workbench.data.datasets import load_dataset
+from workbench.doctor import doctor
 from workbench.federation.dispatch import RoundLimits
 from workbench.federation.strategies import FedAvg, FedProx, LearningRateSchedule
 from workbench.fleet import Fleet
@@ -25,6 +26,7 @@ from workbench.search.policies import (
 )
 from workbench.search.run import Run
 from workbench.search.search import Search
+from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
 from workbench.tiers import PAPER_TIERS, Tier, load_tiers
@@ -47,6 +49,7 @@ __all__ = [
     "Fleet",
     "Grouping",
     "LearningRateSchedule",
+    "NamespaceTestbed",
     "NetAdapt",
     "NetDAG",
     "NetworkAwareGrouping",
@@ -60,6 +63,7 @@ __all__ = [
     "TierSchedule",
     "compare",
     "cost_of",
+    "doctor",
     "load_dataset",
     "load_tiers",
     "models",

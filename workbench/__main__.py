@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("folder", type=Path, nargs="?", default=Path("notebooks"))
     check.set_defaults(command=_check_notebooks)
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="say which testbeds this machine can run, and why not",
+        description="Try out which testbeds can run here; nothing stays.",
+    )
+    doctor.set_defaults(command=_doctor)
+
     cleanup = commands.add_parser(
         "cleanup",
         help="take down what testbeds left behind whose notebook is gone",
@@ -131,6 +138,13 @@ def _check_notebooks(options: argparse.Namespace) -> int:
     for line in found:
         print(line)
     return 1 if found else 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from workbench.doctor import doctor  # noqa: PLC0415 - other commands need no testbed
+
+    print(doctor())
+    return 0
 
 
 def _cleanup(_: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 from workbench.federation import flower, wire
 from workbench.federation.light_node import LightNode
 from workbench.federation.live_grid import LiveGrid, SuperLinkLostError
+from workbench.federation.machine import MachineWatch
 from workbench.testbed.enclosure import NetworkLostError
 
 if TYPE_CHECKING:
@@ -117,6 +118,10 @@ class LiveEngine:
         """(N,) process number of each client's node, 0 where it has none."""
         return self._nodes.processes
 
+    def limits(self) -> list[str]:
+        """Return in words where the machine set the pace since this was asked last."""
+        return self._watch.limits()
+
     def restart(self, client: int | str) -> None:
         """Start the node of a client again whose process has ended; it keeps its node id."""
         row = self._network.fleet.index(client)
@@ -151,6 +156,8 @@ class LiveEngine:
             return
         self._opened = False
         self._end_listening()
+        if hasattr(self, "_watch"):
+            self._watch.close()
         if hasattr(self, "grid"):
             self.grid.close()
         self._nodes.close()
@@ -170,6 +177,7 @@ class LiveEngine:
         self._start(present)
         self.grid = self._start_run()
         self._wait_for(present)
+        self._watch = MachineWatch(self.superlink.process)
 
     def _start_superlink(self) -> Program:
         home = self._network.inside.folder / "flower"

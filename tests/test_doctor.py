@@ -1,0 +1,88 @@
+"""The doctor: what can run here, and why not."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench.federation import flower
+from workbench.testbed import cleanup, linux, probe
+
+
+@pytest.fixture(scope="module")
+def found():
+    return wb.doctor()
+
+
+def test_it_tells_of_every_testbed(found):
+    table = found.table()
+    assert list(table.columns) == ["testbed", "runs", "detail", "remedy"]
+    assert list(table["testbed"]) == [
+        "SimulatedTestbed",
+        "NamespaceTestbed",
+        "NamespaceTestbed, delay and loss",
+        "SuperLinkTestbed",
+        "DockerTestbed",
+        "CoreTestbed",
+    ]
+    assert found.runs("SimulatedTestbed")
+    assert (table["detail"] != "").all()
+    refused = table[~table["runs"]]
+    assert (refused["remedy"] != "").all()
+    for name in table["testbed"]:
+        assert name in str(found)
+        assert name in found._repr_html_()
+    with pytest.raises(KeyError, match="no testbed 'MininetTestbed'"):
+        found.runs("MininetTestbed")
+
+
+def test_what_it_says_of_namespaces_is_true(found):
+    if sys.platform != "linux":
+        assert not found.runs("NamespaceTestbed")
+        return
+    fleet = wb.Fleet.from_label_counts(np.ones((2, 3), dtype=int))
+    if found.runs("NamespaceTestbed"):
+        with wb.NamespaceTestbed().up(fleet) as network:
+            assert network.present().all()
+    else:
+        with pytest.raises(RuntimeError):
+            wb.NamespaceTestbed().up(fleet)
+
+
+def test_it_leaves_nothing_behind():
+    before = cleanup.folders(), {linux.process_name(number) for number in linux.processes()}
+    wb.doctor()
+    names = {linux.process_name(number) for number in linux.processes()}
+    assert cleanup.folders() == before[0]
+    assert {name for name in names - before[1] if name.startswith("wb-")} == set()
+
+
+def test_reason_and_remedy_of_the_kernel_are_told(monkeypatch):
+    reason = "it cannot be put up here: Operation not permitted; run as root"
+    monkeypatch.setattr(probe, "why_no_namespaces", lambda **_: reason)
+    found = {finding.testbed: finding for finding in wb.doctor().findings}
+    for name in ("NamespaceTestbed", "NamespaceTestbed, delay and loss"):
+        assert not found[name].runs
+        assert found[name].detail == "it cannot be put up here: Operation not permitted"
+        assert found[name].remedy == "run as root"
+
+
+def test_a_flower_that_is_not_known_is_told(monkeypatch):
+    monkeypatch.setattr(probe, "why_no_namespaces", lambda **_: "")
+    monkeypatch.setattr(flower, "version", lambda _: "1.43.0")
+    found = {finding.testbed: finding for finding in wb.doctor().findings}
+    for name in ("NamespaceTestbed", "SuperLinkTestbed"):
+        assert not found[name].runs
+        assert "flwr 1.43.0 is installed" in found[name].detail
+        assert "pip install" in found[name].remedy
+
+
+def test_a_fleet_that_is_too_much_is_told():
+    ones = np.ones((4, 3), dtype=int)
+    fast = wb.Fleet.from_label_counts(ones, rate_bps=np.full(4, 400e6))
+    slow = fast.with_rates(np.full(4, 10e6))
+    assert "1.6 Gbit/s, but one SuperLink carries about 0.8" in wb.doctor(fast).machine[-1]
+    assert "0.04 Gbit/s, which one SuperLink carries" in wb.doctor(slow).machine[-1]
