@@ -106,7 +106,7 @@ def _optimizer(module: nn.Module, settings: LocalSettings) -> Iterator[Callable[
         return
     steps = {parameter: sgd([parameter]) for parameter in parameters}
     hooks = [
-        parameter.register_post_accumulate_grad_hook(lambda tensor: steps[tensor]())  # type: ignore[no-untyped-call, index]
+        parameter.register_post_accumulate_grad_hook(lambda tensor: steps[tensor]())  # type: ignore[no-untyped-call]
         for parameter in parameters
     ]
     try:

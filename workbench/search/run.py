@@ -13,6 +13,7 @@ import pandas as pd
 
 from workbench.fleet import Fleet
 from workbench.grouping.result import Grouping
+from workbench.pruning.export import ExportFormat, export_model
 from workbench.search import config as settings
 from workbench.search.folder import read_model
 
@@ -213,6 +214,43 @@ class Run:
             If the run has no such iteration.
         """
         return read_model(self.path, f"iteration_{iteration:03d}")[0]
+
+    def export(
+        self,
+        iteration: int,
+        format: ExportFormat = "safetensors",  # noqa: A002  # the word that people use
+        path: str | Path | None = None,
+    ) -> Path:
+        """Write an iteration's global model to a file that can be deployed.
+
+        Parameters
+        ----------
+        iteration
+            0 for the pre-trained network.
+        format
+            ``safetensors``, ``torchscript`` or ``onnx``.
+        path
+            The file; by default ``exports/`` in the run folder.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the run has no such iteration.
+        ValueError
+            If the format is none of the three.
+        """
+        model = self.model(iteration)
+        shape = self.config["dataset"]["input_shape"]
+        if path is None:
+            ending = {"torchscript": "pt"}.get(format, format)
+            path = self.path / "exports" / f"iteration_{iteration:03d}.{ending}"
+            path.parent.mkdir(exist_ok=True)
+        return export_model(model, shape, path, format)
 
     # ------------------------------------------------------------------ how it shows itself
 
