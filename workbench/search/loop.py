@@ -115,7 +115,7 @@ class Loop:
         grouping = self._work.grouping.group(
             fleet,
             groups,
-            sizes_bytes=_sizes_of_groups(sizes, groups),
+            sizes_bytes=sizes_of_groups(sizes, groups),
             available=present,
             iteration=state.iteration,
         )
@@ -320,7 +320,7 @@ class Loop:
         self._work.checkpoint(state)
 
 
-def _sizes_of_groups(sizes: Sequence[float], groups: int) -> list[float]:
+def sizes_of_groups(sizes: Sequence[float], groups: int) -> list[float]:
     """Return the bytes of the model that each group trains first.
 
     With more groups than candidates the last ones have nothing to train; with fewer, a group

@@ -66,7 +66,7 @@ class Session:
             return self._ended
         if self.control.stopping:
             return "stopping"
-        if self.network is None:
+        if not self.rounds_total:
             return "starting"
         if self.control.paused:
             return "paused" if self.control.waiting else "pausing"

@@ -101,6 +101,22 @@ class Network(ABC):
     def add(self, client: int | str) -> None:
         """Put back a client of the fleet that was removed."""
 
+    def keep(self, clients: int) -> None:
+        """Let the first ``clients`` of the fleet take part, and take the others out.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many clients.
+        """
+        if not 0 <= clients <= len(self.fleet):
+            raise ValueError(f"clients is {clients}; allowed are 0 to {len(self.fleet)}")
+        for row in range(len(self.fleet)):
+            if row < clients:
+                self.add(row)
+            else:
+                self.remove(row)
+
     @abstractmethod
     def present(self) -> NDArray[np.bool_]:
         """Which clients of the fleet take part, (N,) bool; a cut link does not change that."""

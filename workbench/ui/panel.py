@@ -1,0 +1,165 @@
+"""The control room: one panel over a search, its fleet, its grouping and its network.
+
+The panel drives the objects and owns nothing. Every control does what one line of code does, and
+shows that line; what is done in code shows in the panel, because it listens to the same objects.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from workbench.ui.panel_fleet import FleetTab
+from workbench.ui.panel_grouping import GroupingTab
+from workbench.ui.panel_network import NetworkTab
+from workbench.ui.panel_parts import STYLE, WIDE, Desk
+from workbench.ui.panel_runs import RunsTab
+from workbench.ui.panel_search import SearchTab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from workbench.search.search import Search
+    from workbench.testbed.base import LinkChange, Network
+    from workbench.ui.panel_parts import Tab
+
+EVERYTHING = frozenset({"fleet", "grouping", "testbed", "status", "network", "links", "event"})
+_GATHER_S = 0.1
+_POLL_S = 1.0
+
+
+class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Controls of a search, for JupyterLab and the classic Notebook.
+
+    Parameters
+    ----------
+    search
+        What the controls drive. A search that runs already is shown where it stands.
+    path
+        The run folder that Start uses; a run that is there is shown, and gone on with.
+    network
+        A network that is up without a search, to be looked at and changed.
+
+    Attributes
+    ----------
+    fleet, grouping, network, search, runs
+        The tabs; each control of theirs is an attribute, such as ``panel.grouping.coeff``.
+    """
+
+    def __init__(
+        self, search: Search, path: str | Path | None = None, *, network: Network | None = None
+    ) -> None:
+        chosen = path if path is not None else search.session.path or Path("runs/control_room")
+        self.desk = Desk(search, Path(chosen))
+        self.desk.attached = network
+        self.fleet = FleetTab(self.desk)
+        self.grouping = GroupingTab(self.desk)
+        self.network = NetworkTab(self.desk)
+        self.search = SearchTab(self.desk)
+        self.runs = RunsTab(self.desk)
+        self.pages: tuple[Tab, ...] = (
+            self.fleet, self.grouping, self.network, self.search, self.runs,
+        )  # fmt: skip
+        self.tabs = widgets.Tab([page.box for page in self.pages], layout=WIDE)
+        for number, page in enumerate(self.pages):
+            self.tabs.set_title(number, page.title)
+        super().__init__(
+            [widgets.HTML(STYLE), self.desk.message, self.desk.code, self.tabs], layout=WIDE
+        )
+        self._refresher = Refresher(self)
+
+    def refresh(self) -> None:
+        """Show everything as it is now; the panel does so by itself when something changes."""
+        for page in self.pages:
+            page.refresh(set(EVERYTHING))
+
+    def watch(self, network: Network | None) -> None:
+        """Show a network that was put up without the search; None ends that."""
+        self.desk.attached = network
+        self._refresher.mark("network")
+
+    def close(self) -> None:
+        """End the panel; the search goes on."""
+        self._refresher.end()
+        super().close()
+
+
+class Refresher:
+    """Hears what changes, and lets the tabs show it from a thread of its own.
+
+    Whoever changes something does not wait for the figures, and many changes are shown as one.
+    """
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = weakref.ref(panel)
+        self._changed: set[str] = set()
+        self._wake = threading.Condition()
+        self._ended = False
+        self._heard_network: Network | None = None
+        self._end_links: Callable[[], None] = lambda: None
+        search = panel.desk.search
+        self._end_watching = search.session.watch(self.mark)
+        self._listeners = search.listeners
+        self._listeners.append(self._event)
+        self._thread = threading.Thread(target=self._work, name="panel", daemon=True)
+        self._thread.start()
+
+    def mark(self, what: str) -> None:
+        """Note that something has changed."""
+        with self._wake:
+            self._changed.add(what)
+            self._wake.notify()
+
+    def end(self) -> None:
+        """Hear nothing any more; the thread ends."""
+        self._end_watching()
+        self._end_links()
+        if self._event in self._listeners:
+            self._listeners.remove(self._event)
+        with self._wake:
+            self._ended = True
+            self._wake.notify()
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        del event
+        self.mark("event")
+
+    def _link_changed(self, change: LinkChange) -> None:
+        del change
+        self.mark("links")
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                live = self._heard_network is not None
+                if not self._changed and not self._ended:
+                    self._wake.wait(_POLL_S if live else None)
+                if self._ended:
+                    return
+            # What belongs together comes within a moment of each other.
+            threading.Event().wait(_GATHER_S)
+            with self._wake:
+                changed, self._changed = self._changed | {"links"}, set()
+            panel = self._panel()
+            if panel is None:
+                return
+            self._hear(panel)
+            for page in panel.pages:
+                try:
+                    page.refresh(changed)
+                except Exception as error:  # noqa: BLE001  # the thread must live; a person reads it
+                    panel.desk.complain(error)
+
+    def _hear(self, panel: Panel) -> None:
+        """Listen to the network that is up now."""
+        network = panel.desk.network
+        if network is not self._heard_network:
+            self._end_links()
+            self._heard_network = network
+            self._end_links = (
+                network.on_change(self._link_changed) if network is not None else lambda: None
+            )

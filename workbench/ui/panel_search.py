@@ -1,0 +1,186 @@
+"""The control room's tab on the search: start, pause, resume, stop; what it finds as it runs."""
+
+from __future__ import annotations
+
+import html
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ipywidgets as widgets
+
+from workbench.ui import run_plots
+from workbench.ui.panel_parts import LABEL, WIDE, Controls, Plot, Table, row
+from workbench.ui.panel_run import sentence
+
+if TYPE_CHECKING:
+    from workbench.search.run import Run
+    from workbench.ui.panel_parts import Desk
+
+_LOG_LINES = 300
+STATUS = {
+    "ready": "ready to start",
+    "starting": "starting: the network comes up",
+    "running": "running",
+    "pausing": "pausing after this round",
+    "paused": "paused",
+    "stopping": "stopping after this round",
+    "stopped": "stopped; Start goes on from there",
+    "finished": "finished",
+    "failed": "failed; Start goes on from the last complete round",
+}
+
+
+class SearchTab:
+    """Start, pause, resume and stop a search, and watch what it finds."""
+
+    title = "Search"
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._controls = Controls()
+        self.path = widgets.Text(
+            description="Run folder", value=str(desk.path), continuous_update=False,
+            layout=widgets.Layout(width="420px"), style=LABEL,
+        )  # fmt: skip
+        self.start = _button("Start", "play", "Run the search, or go on with the run in the folder")
+        self.pause = _button("Pause", "pause", "Wait before the next round")
+        self.resume = _button("Resume", "forward", "Go on after a pause")
+        self.stop = _button("Stop", "stop", "End before the next round; what was found is kept")
+        self.progress = widgets.IntProgress(
+            description="Rounds", min=0, max=1, layout=widgets.Layout(width="420px"), style=LABEL
+        )
+        self.state = widgets.HTML()
+        self._began: tuple[float, int] | None = None
+        self._bind()
+        self._frontier = Plot(height=380)
+        self._rounds = Plot(height=300)
+        self._traffic = Plot(height=300)
+        self._found = Table("Iterations", height="330px")
+        self._round_table = Table("Rounds", height="280px")
+        self._failures = Table("Late, failed or away", height="220px")
+        self.log = widgets.HTML(layout=WIDE)
+        self.box = widgets.VBox(
+            [
+                row(self.path, self.start, self.pause, self.resume, self.stop),
+                row(self.progress, self.state),
+                row(self._frontier.box, self._found.box, widths=("3fr", "2fr")),
+                row(
+                    self._rounds.box, self._traffic.box, self._round_table.box,
+                    widths=("1fr", "1fr", "1fr"),
+                ),
+                row(self._failures.box, self._log_box(), widths=("2fr", "3fr")),
+            ]
+        )  # fmt: skip
+        self.refresh({"status", "event"})
+
+    def _log_box(self) -> widgets.Widget:
+        layout = widgets.Layout(height="220px", overflow="auto", border="1px solid #ddd")
+        return widgets.VBox(
+            [widgets.HTML("<b>Log</b>, newest first"), widgets.Box([self.log], layout=layout)]
+        )
+
+    def _bind(self) -> None:
+        search = self._desk.search
+        self._controls.on(self.path, self._choose_path)
+
+        def start(_: widgets.Button) -> None:
+            with self._desk.doing(f"search.start({self.path.value!r})"):
+                search.start(self.path.value)
+
+        self.start.on_click(start)
+        for button, name in (
+            (self.pause, "pause"), (self.resume, "resume"), (self.stop, "stop"),
+        ):  # fmt: skip
+
+            def clicked(_: widgets.Button, name: str = name) -> None:
+                with self._desk.doing(f"search.{name}()"):
+                    getattr(search, name)()
+
+            button.on_click(clicked)
+
+    def _choose_path(self) -> None:
+        self._desk.path = Path(self.path.value)
+        self.refresh({"event", "status"})
+
+    # ------------------------------------------------------------------ what is shown
+
+    def refresh(self, changed: set[str]) -> None:
+        """Show where the search stands and what its run holds."""
+        session = self._desk.search.session
+        if changed & {"status", "network", "event"}:
+            if "status" in changed and session.error is not None:
+                self._desk.complain(session.error)
+            if session.running and session.path is not None:
+                self._controls.set(self.path, value=str(session.path))
+                self._desk.path = session.path
+            self._show_state()
+        if changed & {"status", "event"}:
+            run = self._desk.run()
+            if run is not None:
+                self._show_run(run)
+
+    def _show_state(self) -> None:
+        session = self._desk.search.session
+        status = session.status
+        running = session.running
+        set_ = self._controls.set
+        set_(self.path, disabled=running)
+        set_(self.start, disabled=running)
+        set_(self.pause, disabled=status not in {"running", "starting"})
+        set_(self.resume, disabled=status not in {"paused", "pausing"})
+        set_(self.stop, disabled=not running or status == "stopping")
+        done, total = session.rounds_done, session.rounds_total
+        words = STATUS[status]
+        run = self._desk.run()
+        if not running and status == "ready" and run is not None:
+            done = int(run.checkpoint.get("rounds_done", 0))
+            words = (
+                "this folder holds a finished run"
+                if run.finished
+                else f"this folder holds a run with {done} rounds done; Start goes on with it"
+            )
+        set_(self.progress, max=max(total, done, 1))
+        set_(self.progress, value=done, bar_style="success" if status == "finished" else "")
+        count = f"{done} of at most {total} rounds" if total else f"{done} rounds"
+        left = self._time_left(done, total) if status == "running" else ""
+        self.state.value = f"<b>{html.escape(words)}</b>, {count}{left}"
+
+    def _time_left(self, done: int, total: int) -> str:
+        """Estimate from the rounds that were done since the start, by the clock of the wall."""
+        now = time.monotonic()
+        if self._began is None or done < self._began[1]:
+            self._began = (now, done)
+        since, first = self._began
+        if done <= first:
+            return ""
+        seconds = (now - since) / (done - first) * (total - done)
+        return f", about {_duration(seconds)} left"
+
+    def _show_run(self, run: Run) -> None:
+        frontier, rounds = run.frontier(), run.rounds()
+        lines = [html.escape(sentence(event)) for event in run.events[-_LOG_LINES:]]
+        self.log.value = f'<pre class="workbench-log">{chr(10).join(reversed(lines))}</pre>'
+        if len(frontier):
+            self._frontier.show(run_plots.frontier(run))
+            self._found.show(frontier)
+        if len(rounds):
+            self._rounds.show(run_plots.round_durations(run))
+            self._traffic.show(run_plots.traffic(run))
+            self._round_table.show(rounds.iloc[::-1])
+        failures = run.failures()
+        if not failures.empty:
+            failures = failures.assign(client=[run.fleet.names[n] for n in failures["client"]])
+        self._failures.show(failures.iloc[::-1])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _button(text: str, icon: str, tooltip: str) -> widgets.Button:
+    return widgets.Button(
+        description=text, icon=icon, tooltip=tooltip, layout=widgets.Layout(width="105px")
+    )
