@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from workbench.ui.panel_desk import Desk
 from workbench.ui.panel_fleet import FleetTab
 from workbench.ui.panel_grouping import GroupingTab
 from workbench.ui.panel_network import NetworkTab
-from workbench.ui.panel_parts import STYLE, WIDE, Desk
+from workbench.ui.panel_parts import STYLE, WIDE
 from workbench.ui.panel_runs import RunsTab
 from workbench.ui.panel_search import SearchTab
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from workbench.search.search import Search
     from workbench.testbed.base import LinkChange, Network
-    from workbench.ui.panel_parts import Tab
+    from workbench.ui.panel_desk import Tab
 
 EVERYTHING = frozenset({"fleet", "grouping", "testbed", "status", "network", "links", "event"})
 _GATHER_S = 0.1
@@ -61,9 +62,9 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.network = NetworkTab(self.desk)
         self.search = SearchTab(self.desk)
         self.runs = RunsTab(self.desk)
-        self.pages: tuple[Tab, ...] = (
+        self.pages: list[Tab] = [
             self.fleet, self.grouping, self.network, self.search, self.runs,
-        )  # fmt: skip
+        ]  # fmt: skip
         self.tabs = widgets.Tab([page.box for page in self.pages], layout=WIDE)
         for number, page in enumerate(self.pages):
             self.tabs.set_title(number, page.title)

@@ -13,7 +13,7 @@ from workbench.ui import fleet_plots
 from workbench.ui.panel_parts import LABEL, Controls, Plot, Table, note, row, width
 
 if TYPE_CHECKING:
-    from workbench.ui.panel_parts import Desk
+    from workbench.ui.panel_desk import Desk
 
 MOST_CLIENTS = 1000
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from workbench.grouping.base import GroupingStrategy
     from workbench.grouping.result import Grouping
-    from workbench.ui.panel_parts import Desk
+    from workbench.ui.panel_desk import Desk
 
 STRATEGIES: dict[str, type[GroupingStrategy]] = {
     "NetDAG": NetDAG,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workbench.testbed.base import Network
-    from workbench.ui.panel_parts import Desk
+    from workbench.ui.panel_desk import Desk
 
 _NOTHING_UP = (
     "No network is up: it comes up when the search starts. The rates below are those of the fleet. "

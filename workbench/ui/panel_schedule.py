@@ -18,7 +18,7 @@ from workbench.ui.panel_parts import LABEL, Controls, note, row, width
 
 if TYPE_CHECKING:
     from workbench.testbed.base import Testbed
-    from workbench.ui.panel_parts import Desk
+    from workbench.ui.panel_desk import Desk
 
 TESTBEDS = {"simulated": SimulatedTestbed, "namespaces": NamespaceTestbed}
 RULES = {"redraw from the tier": "tiers", "constant": "constant", "recorded trace": "traces"}

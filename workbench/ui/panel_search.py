@@ -15,7 +15,7 @@ from workbench.ui.panel_run import sentence
 
 if TYPE_CHECKING:
     from workbench.search.run import Run
-    from workbench.ui.panel_parts import Desk
+    from workbench.ui.panel_desk import Desk
 
 _LOG_LINES = 300
 STATUS = {
