@@ -161,6 +161,22 @@ def test_absent_clients_take_no_part(search: Callable[..., Search], tmp_path: Pa
     assert set(table.loc[table["status"] == "absent", "client"]) <= {0, 1}
 
 
+def test_groups_may_be_kept(search: Callable[..., Search], tmp_path: Path) -> None:
+    policy = SearchPolicy(pretrain_rounds=0, regroup="never")
+    slow = SimulatedTestbed(device_macs_per_s=2e4)
+    run = search(policy=policy, testbed=slow, grouping=RandomGrouping(seed=1)).run(
+        tmp_path / "kept", progress=False
+    )
+    first, second = run.grouping(1), run.grouping(2)
+    assert np.array_equal(first.assignment, second.assignment)
+    assert not np.array_equal(first.rate_bps, second.rate_bps)
+    policy = SearchPolicy(pretrain_rounds=0)
+    run = search(policy=policy, testbed=slow, grouping=RandomGrouping(seed=1)).run(
+        tmp_path / "anew", progress=False
+    )
+    assert not np.array_equal(run.grouping(1).assignment, run.grouping(2).assignment)
+
+
 def test_a_deadline_keeps_rounds_short(search: Callable[..., Search], tmp_path: Path) -> None:
     free = search().run(tmp_path / "free", progress=False)
     limit = float(free.rounds()["duration_s"].median() * 0.8)

@@ -85,3 +85,10 @@ def test_figures_are_plain(run: wb.Run, tmp_path: Path) -> None:
     figure = wb.plots.frontier(run)
     assert type(figure) is go.Figure
     figure.write_html(tmp_path / "figure.html", include_plotlyjs=False)
+
+
+def test_a_comparison(run: wb.Run) -> None:
+    figure = wb.plots.comparison(wb.compare({"one": run, "two": run}))
+    assert [trace.name for trace in figure.data] == ["one", "one", "two", "two"]
+    assert list(figure.data[0].y) == run.frontier()["accuracy"].tolist()
+    assert figure.data[1].x[0] == 100

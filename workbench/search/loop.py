@@ -9,8 +9,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from workbench.federation.records import Job, Outcome, columns
 from workbench.federation.rounds import RoundKey
+from workbench.grouping.base import grouping_of
 from workbench.search.policies import degradation, survivors
 from workbench.search.workspace import GlobalModel, SearchError, costs, plain, summary
 
@@ -109,16 +112,22 @@ class Loop:
         """Group the clients that are there by the link rates of this moment, and set out."""
         search = self._work.search
         fleet = self._work.network.fleet.with_rates(self._work.network.rates_bps())
-        present = self._work.present(state, 0)
         groups = len(candidates) if search.groups is None else search.groups
         sizes = [float(candidate.cost.size_bytes) for candidate in candidates]
-        grouping = self._work.grouping.group(
-            fleet,
-            groups,
-            sizes_bytes=sizes_of_groups(sizes, groups),
-            available=present,
-            iteration=state.iteration,
-        )
+        keeps = search.policy.regroup == "never"
+        if keeps and state.iteration > 1:
+            groups = state.groups
+            kept = np.array(state.assignment, dtype=np.int64)
+            grouping = grouping_of(self._work.grouping, fleet, kept, groups)
+        else:
+            grouping = self._work.grouping.group(
+                fleet,
+                groups,
+                sizes_bytes=sizes_of_groups(sizes, groups),
+                # Who is away now may be there later, and needs a group that is kept.
+                available=None if keeps else self._work.present(state, 0),
+                iteration=state.iteration,
+            )
         state.assignment = [int(group) for group in grouping.assignment]
         state.groups = groups
         state.jobs = [

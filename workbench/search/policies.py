@@ -118,6 +118,9 @@ class SearchPolicy:
         What candidates are judged by: ``fused`` tests the fused model on its group after the last
         round (NAFNAS), ``local`` takes what clients measure on their own trained weights in each
         round (DecNAS). Dropping needs ``local``.
+    regroup
+        ``each iteration`` groups anew by the link rates and the clients of that moment; ``never``
+        keeps the groups of the first iteration.
     scheduling
         Which group trains which candidate: ``by size`` gives the largest candidate to group 0
         (NAFNAS), ``random`` draws (DecNAS).
@@ -130,6 +133,7 @@ class SearchPolicy:
     rounds: DynamicRounds | None = None
     dropping: EarlyDropping | None = None
     accuracy: Literal["fused", "local"] = "fused"
+    regroup: Literal["each iteration", "never"] = "each iteration"
     scheduling: Literal["by size", "random"] = "by size"
     tune_rounds: int = Field(default=0, ge=0)
     tune_iterations: tuple[int, ...] = (-1,)

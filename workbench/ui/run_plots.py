@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,9 @@ from plotly.subplots import make_subplots
 from workbench.ui import style
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from workbench.search.compare import Comparison
     from workbench.search.run import Run
 
 
@@ -62,9 +64,44 @@ def frontier(run: Run) -> go.Figure:
     return shown
 
 
+def comparison(compared_runs: Comparison) -> go.Figure:
+    """Show runs side by side: accuracy over what is left of MACs and of bytes."""
+    shown = make_subplots(
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        subplot_titles=("over the MACs that are left", "over the bytes that are left"),
+    )
+    for number, (name, run) in enumerate(compared_runs.runs.items()):
+        table = run.frontier()
+        for column, measure in enumerate(("macs", "size_bytes"), start=1):
+            shown.add_trace(
+                go.Scatter(
+                    x=100 * table[measure] / table[measure].iloc[0],
+                    y=table["accuracy"],
+                    mode="lines+markers",
+                    name=name,
+                    legendgroup=name,
+                    showlegend=column == 1,
+                    line={"dash": style.dash(number)},
+                    marker={
+                        "color": style.colour(number),
+                        "symbol": style.symbol(number),
+                        "size": 9,
+                    },
+                ),
+                row=1,
+                col=column,
+            )
+            shown.update_xaxes(title_text="% of the initial network", row=1, col=column)
+    shown.update_yaxes(title_text="accuracy (all test samples)", row=1, col=1)
+    _dress(shown, "Accuracy of the compared runs")
+    return shown
+
+
 def round_durations(run: Run | Mapping[str, Run]) -> go.Figure:
     """Show how long each round lasted, of one run or of several by name."""
-    runs = {"": run} if not isinstance(run, dict) else run
+    runs = run if isinstance(run, Mapping) else {"": run}
     shown = style.figure("How long each round lasted", "round of the whole search", "seconds")
     for number, (name, each) in enumerate(runs.items()):
         table = each.rounds()
