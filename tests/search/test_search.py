@@ -162,7 +162,7 @@ def test_absent_clients_take_no_part(search: Callable[..., Search], tmp_path: Pa
 
 
 def test_groups_may_be_kept(search: Callable[..., Search], tmp_path: Path) -> None:
-    policy = SearchPolicy(pretrain_rounds=0, regroup="never")
+    policy = SearchPolicy(pretrain_rounds=1, regroup="never")
     slow = SimulatedTestbed(device_macs_per_s=2e4)
     run = search(policy=policy, testbed=slow, grouping=RandomGrouping(seed=1)).run(
         tmp_path / "kept", progress=False
@@ -170,7 +170,7 @@ def test_groups_may_be_kept(search: Callable[..., Search], tmp_path: Path) -> No
     first, second = run.grouping(1), run.grouping(2)
     assert np.array_equal(first.assignment, second.assignment)
     assert not np.array_equal(first.rate_bps, second.rate_bps)
-    policy = SearchPolicy(pretrain_rounds=0)
+    policy = SearchPolicy(pretrain_rounds=1)
     run = search(policy=policy, testbed=slow, grouping=RandomGrouping(seed=1)).run(
         tmp_path / "anew", progress=False
     )
