@@ -1,25 +1,12 @@
-"""Compiled inner loops of NetDAG: score the exchanges of one group, and carry one out.
+"""Compiled inner loops of NetDAG: score every exchange of a group, and find the best one.
 
-Everything that calls each other stays in this one file, because numba's cache notices changes of
-a file only for the functions in it.
+All of them are in this file, because numba's cache notices a changed function only if its caller
+is in the same file.
 
-Label counts are float64 whole numbers, so their sums and products are exact (up to 2**53) and do
-not depend on the order of summation. Two scores closer than `EQUAL` are equal: that is far above
-rounding and far below any real difference, so ties are decided as in exact arithmetic.
-
-The half-space that spares most of the scoring
-----------------------------------------------
-Whether a label vector v lies closer than tau to the distribution P of everyone is a convex
-question in v for both metrics, so a linear function of v has to be negative first. With the
-group's present vector n, total T of everyone and sigma = sign(n / |n| - P), norms as the metric
-has them:
-
-    l1      distance(v) < tau  =>  (|T| sigma - sigma.T) . v        <  tau |T| |v|
-    chord   distance(v) < tau  =>  -T . v  <  -(1 - tau**2 / 2) |T| (n / |n|) . v
-
-Both read ``pull . v < slope(tau) * mass . v``. As v = n - a_i + a_j, each side is a sum of one
-number for each client, computed once, and a pair costs two additions instead of a pass over the
-classes. What passes is scored exactly.
+``target`` is the label vector of all clients, scaled as the metric has it: to proportions for
+``l1``, to unit length for ``chord``. Two scores closer than `EQUAL` are equal: that is far above
+rounding and far below any real difference, so ties are decided as in exact arithmetic, whatever
+the order of summation.
 """
 
 from __future__ import annotations
@@ -47,68 +34,77 @@ def compiled(function: Function) -> Function:
 
 
 @compiled
-def distance(vector: NDArray[np.float64], everyone: NDArray[np.float64], chord: bool) -> float:
-    """Distance of a label vector (C,) from everyone's; 1 for a vector without samples."""
+def distance(vector: NDArray[np.float64], target: NDArray[np.float64], chord: bool) -> float:
+    """Distance of a label vector (C,) from the target; a vector without samples stays zero."""
+    size = 0.0
+    for c in range(vector.size):
+        size += vector[c] * vector[c] if chord else vector[c]
+    scale = 1.0 / max(np.sqrt(size) if chord else size, 1.0)
     result = 0.0
-    if chord:
-        squares = 0.0
-        target = 0.0
-        for c in range(vector.size):
-            squares += vector[c] * vector[c]
-            target += everyone[c] * everyone[c]
-        if squares == 0.0 or target == 0.0:
-            return 1.0 if target > 0.0 else 0.0
-        scale = 1.0 / np.sqrt(squares)
-        target_scale = 1.0 / np.sqrt(target)
-        for c in range(vector.size):
-            difference = vector[c] * scale - everyone[c] * target_scale
-            result += difference * difference
-        return float(np.sqrt(result))
-    samples = 0.0
-    total = 0.0
     for c in range(vector.size):
-        samples += vector[c]
-        total += everyone[c]
-    if samples == 0.0 or total == 0.0:
-        return 1.0 if total > 0.0 else 0.0
-    for c in range(vector.size):
-        result += abs(total * vector[c] - samples * everyone[c])
-    return result / (total * samples)
+        difference = vector[c] * scale - target[c]
+        result += difference * difference if chord else abs(difference)
+    return float(np.sqrt(result)) if chord else result
 
 
 @compiled
-def tangent(
-    vector: NDArray[np.float64],
-    everyone: NDArray[np.float64],
+def score_joining(  # noqa: PLR0917 - numba takes no keyword-only arguments
+    without: NDArray[np.float64],
+    joined: NDArray[np.float64],
+    clients: int,
+    target: NDArray[np.float64],
     chord: bool,
-    pull: NDArray[np.float64],
-    mass: NDArray[np.float64],
+    score: NDArray[np.float64],
 ) -> None:
-    """Fill ``pull`` and ``mass`` (C,) of the half-space at a group's vector; see the top."""
+    """Distance of a group from the target, for each client that may join it.
+
+    `distance` for many vectors at once: the loops over the clients are innermost, where the
+    compiler turns them into vector instructions.
+
+    Parameters
+    ----------
+    without
+        (C,) labels of the group without the client that leaves.
+    joined
+        (C, J) labels of each client that may join; the first ``clients`` are scored.
+    target
+        (C,) labels of all clients, scaled.
+    chord
+        The metric: ``chord`` or ``l1``.
+    score
+        (J,) receives the distances.
+    """
+    scale = np.zeros(clients)
+    for c in range(target.size):
+        row, rest = joined[c], without[c]
+        for j in range(clients):
+            samples = rest + row[j]
+            scale[j] += samples * samples if chord else samples
+    for j in range(clients):
+        scale[j] = 1.0 / max(np.sqrt(scale[j]) if chord else scale[j], 1.0)
+        score[j] = 0.0
+    for c in range(target.size):
+        row, rest, goal = joined[c], without[c], target[c]
+        for j in range(clients):
+            difference = (rest + row[j]) * scale[j] - goal
+            score[j] += difference * difference if chord else abs(difference)
     if chord:
-        squares = 0.0
-        target = 0.0
-        for c in range(vector.size):
-            squares += vector[c] * vector[c]
-            target += everyone[c] * everyone[c]
-        scale = np.sqrt(target / squares) if squares > 0.0 else 0.0
-        for c in range(vector.size):
-            pull[c] = -everyone[c]
-            mass[c] = scale * vector[c]
-        return
-    samples = vector.sum()
-    total = everyone.sum()
-    offset = 0.0
-    for c in range(vector.size):
-        pull[c] = np.sign(total * vector[c] - samples * everyone[c])
-        offset += pull[c] * everyone[c]
-    for c in range(vector.size):
-        pull[c] = total * pull[c] - offset
-        mass[c] = total
+        for j in range(clients):
+            score[j] = np.sqrt(score[j])
 
 
 @compiled
-def best_exchange(  # noqa: C901, PLR0917 - one loop over pairs; numba takes no keyword-only ones
+def columns(counts: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the labels of some clients, a column each, (C, rows)."""
+    result = np.empty((counts.shape[1], rows.size))
+    for position in range(rows.size):
+        for c in range(counts.shape[1]):
+            result[c, position] = counts[rows[position], c]
+    return result
+
+
+@compiled
+def best_exchange(  # noqa: PLR0917 - numba takes no keyword-only arguments
     leaving: NDArray[np.int64],
     joining: NDArray[np.int64],
     counts: NDArray[np.float64],
@@ -117,11 +113,11 @@ def best_exchange(  # noqa: C901, PLR0917 - one loop over pairs; numba takes no 
     allowed: NDArray[np.bool_],
     group_counts: NDArray[np.float64],
     emd: NDArray[np.float64],
-    everyone: NDArray[np.float64],
+    target: NDArray[np.float64],
     group: int,
     coeff: float,
     chord: bool,
-) -> tuple[int, int, float]:
+) -> tuple[int, int]:
     """Return the proposal of a group with the smallest mean distance, the first of equals.
 
     ``leaving`` are clients of the group, ``joining`` clients of its neighbours, both in the order
@@ -130,75 +126,104 @@ def best_exchange(  # noqa: C901, PLR0917 - one loop over pairs; numba takes no 
 
     Returns
     -------
-    The client that leaves, the one that joins, and the change of the sum of all distances; the
-    clients are -1 if nothing improves that sum.
+    The client that leaves and the one that joins, -1 if nothing brings the mean down.
     """
-    classes = everyone.size
-    own = group_counts[group]
-    pull = np.empty(classes)
-    mass = np.empty(classes)
-    tangent(own, everyone, chord, pull, mass)
-    same, other = emd[group], emd[group] * coeff
-    slope_same = same * same / 2 - 1 if chord else same
-    slope_other = other * other / 2 - 1 if chord else other
-    joining_pull = counts_dot(counts, joining, pull)
-    joining_mass = counts_dot(counts, joining, mass)
-    own_pull = 0.0
-    own_mass = 0.0
-    for c in range(classes):
-        own_pull += pull[c] * own[c]
-        own_mass += mass[c] * own[c]
-    restricted = allowed.size > 0
-    without = np.empty(classes)
-    vector = np.empty(classes)
-    best_i, best_j, best_change = -1, -1, -EQUAL
+    joined = columns(counts, joining)
+    joining_tier = np.empty_like(joining)
+    for position in range(joining.size):
+        joining_tier[position] = tier[joining[position]]
+    here = np.empty(joining.size)
+    without, there = np.empty(target.size), np.empty(target.size)
+    same, other = emd[group] - EQUAL, emd[group] * coeff - EQUAL
+    best_i, best_j, best_change = -1, -1, 0.0
     for i in leaving:
-        rest_pull = own_pull
-        rest_mass = own_mass
-        rest = 0.0
-        for c in range(classes):
-            rest_pull -= pull[c] * counts[i, c]
-            rest_mass -= mass[c] * counts[i, c]
-            without[c] = own[c] - counts[i, c]
-            rest += without[c]
+        for c in range(target.size):
+            without[c] = group_counts[group, c] - counts[i, c]
+        score_joining(without, joined, joining.size, target, chord, here)
         for position in range(joining.size):
+            if here[position] >= (same if tier[i] == joining_tier[position] else other):
+                continue
             j = joining[position]
-            alike = tier[i] == tier[j]
-            slope = slope_same if alike else slope_other
-            # A group that would be left without samples has distance 1 and no half-space.
-            if (
-                rest_pull + joining_pull[position] >= slope * (rest_mass + joining_mass[position])
-                and rest > 0.0
-            ):
-                continue
             neighbour = assignment[j]
-            if restricted and not (allowed[i, neighbour] and allowed[j, group]):
+            if allowed.size > 0 and not (allowed[i, neighbour] and allowed[j, group]):
                 continue
-            for c in range(classes):
-                vector[c] = without[c] + counts[j, c]
-            here = distance(vector, everyone, chord)
-            if here >= (same if alike else other) - EQUAL:
+            change = here[position] - emd[group] - emd[neighbour]
+            if change >= best_change - EQUAL:
                 continue
-            if here - emd[group] - emd[neighbour] >= best_change:
-                continue
-            for c in range(classes):
-                vector[c] = group_counts[neighbour, c] + (counts[i, c] - counts[j, c])
-            there = distance(vector, everyone, chord)
-            change = (here - emd[group]) + (there - emd[neighbour])
-            if change < best_change - (EQUAL if best_i >= 0 else 0.0):
+            for c in range(target.size):
+                there[c] = group_counts[neighbour, c] + (counts[i, c] - counts[j, c])
+            change += distance(there, target, chord)
+            if change < best_change - EQUAL:
                 best_i, best_j, best_change = i, j, change
-    return best_i, best_j, best_change
+    return best_i, best_j
 
 
 @compiled
-def counts_dot(
-    counts: NDArray[np.float64], rows: NDArray[np.int64], weight: NDArray[np.float64]
+def project(
+    counts: NDArray[np.float64], rows: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Dot product of some rows with a weight for each class."""
-    result = np.empty(rows.size)
+    """Return the product of each weight (W, C) with the labels of each row, (W, rows)."""
+    result = np.empty((weights.shape[0], rows.size))
     for position in range(rows.size):
-        value = 0.0
-        for c in range(weight.size):
-            value += counts[rows[position], c] * weight[c]
-        result[position] = value
+        for w in range(weights.shape[0]):
+            value = 0.0
+            for c in range(weights.shape[1]):
+                value += weights[w, c] * counts[rows[position], c]
+            result[w, position] = value
     return result
+
+
+@compiled
+def search_sorted(  # noqa: PLR0917 - numba takes no keyword-only arguments
+    leaving: NDArray[np.int64],
+    leaving_key: NDArray[np.float64],
+    joining: NDArray[np.int64],
+    joining_key: NDArray[np.float64],
+    limit: float,
+    by_gain: bool,
+    bound: float,
+    tau: float,
+    group: int,
+    neighbour: int,
+    counts: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    group_counts: NDArray[np.float64],
+    emd: NDArray[np.float64],
+    target: NDArray[np.float64],
+    chord: bool,
+) -> tuple[int, int, float]:
+    """Score the pairs whose keys differ by at most ``limit``; return the best, first of equals.
+
+    The clients are sorted by their key, descending those that leave and ascending those that join,
+    so that each of the former has fewer partners than the one before. Only changes up to ``bound``
+    count; if the key is the gain, ``limit`` falls with it.
+    """
+    joined = columns(counts, joining)
+    here = np.empty(joining.size)
+    without, there = np.empty(target.size), np.empty(target.size)
+    best_i, best_j, best_change = -1, -1, bound
+    partners = joining.size
+    for a in range(leaving.size):
+        reach = leaving_key[a] + limit + (best_change + 2 * EQUAL if by_gain else 0.0)
+        while partners > 0 and joining_key[partners - 1] > reach:
+            partners -= 1
+        if partners == 0:
+            break
+        i = leaving[a]
+        for c in range(target.size):
+            without[c] = group_counts[group, c] - counts[i, c]
+        score_joining(without, joined, partners, target, chord, here)
+        for b in range(partners):
+            change = here[b] - emd[group] - emd[neighbour]
+            if here[b] >= tau - EQUAL or change > best_change + EQUAL:
+                continue
+            j = joining[b]
+            if allowed.size > 0 and not (allowed[i, neighbour] and allowed[j, group]):
+                continue
+            for c in range(target.size):
+                there[c] = group_counts[neighbour, c] + (counts[i, c] - counts[j, c])
+            change += distance(there, target, chord)
+            earlier = best_i < 0 or i < best_i or (i == best_i and j < best_j)
+            if change < best_change + (EQUAL if earlier else -EQUAL):
+                best_i, best_j, best_change = i, j, change
+    return best_i, best_j, best_change

@@ -25,12 +25,13 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from workbench.grouping._kernels import best_exchange, distance
+from workbench.grouping import _kernels, _large
 from workbench.grouping.base import GroupingStrategy, grouping_of, taking_part
 from workbench.grouping.baselines import NetworkAwareGrouping, by_rate
 from workbench.grouping.checks import checked_assignment, checked_counts, checked_tier
-from workbench.grouping.divergence import Metric, group_counts
+from workbench.grouping.divergence import Metric
 from workbench.grouping.result import Grouping, Swap, checked_sizes, exchange_s
+from workbench.grouping.state import Groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from workbench.fleet import Fleet
+
+LARGE = 100_000
+"""From so many pairs on, bounds are cheaper than scoring every exchange of a group."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -137,15 +141,15 @@ class NetDAG(GroupingStrategy):
         counts = checked_counts(label_counts)
         tiers = checked_tier(tier, len(counts))
         group_of, groups = checked_assignment(assignment, len(counts), groups)
-        state = _State(counts, tiers, group_of, groups, metric=self.metric, allowed=allowed)
+        state = Groups(counts, tiers, group_of, groups, metric=self.metric, allowed=allowed)
         trace = [state.emd.copy()]
         swaps: list[Swap] = []
         for iteration in range(self.max_iter):
             before = len(swaps)
             for group in visiting_order(groups, iteration):
-                exchange = state.best_exchange(group, self.coeff)
-                if exchange is not None:
-                    swaps.append(state.carry_out(iteration, group, *exchange))
+                leaves, joins = best_exchange(state, group, self.coeff)
+                if leaves >= 0:
+                    swaps.append(state.exchange(iteration, group, leaves, joins))
             trace.append(state.emd.copy())
             if len(swaps) == before:
                 break
@@ -190,60 +194,28 @@ def neighbours(group: int, groups: int) -> list[int]:
     return [group + step for step in (-1, 1, -2, 2) if 0 <= group + step < groups]
 
 
-class _State:
-    """The groups while clients are exchanged: members, label counts and distances."""
+def best_exchange(state: Groups, group: int, coeff: float) -> tuple[int, int]:
+    """Return the client that leaves and the one that joins in the best proposal of a group.
 
-    def __init__(
-        self,
-        counts: NDArray[np.int64],
-        tier: NDArray[np.int64],
-        assignment: NDArray[np.int64],
-        groups: int,
-        *,
-        metric: Metric,
-        allowed: NDArray[np.bool_] | None,
-    ) -> None:
-        self.counts = counts.astype(np.float64)
-        self.tier = tier
-        self.assignment = assignment.copy()
-        self.allowed = np.empty((0, 0), dtype=np.bool_) if allowed is None else allowed
-        self.chord = metric == "chord"
-        self.group_counts = group_counts(counts, assignment, groups).astype(np.float64)
-        self.everyone = self.group_counts.sum(axis=0)
-        self.members = [np.flatnonzero(assignment == group) for group in range(groups)]
-        self.emd = np.array(
-            [distance(vector, self.everyone, self.chord) for vector in self.group_counts]
-        )
-
-    def best_exchange(self, group: int, coeff: float) -> tuple[int, int] | None:
-        """Return the client that leaves ``group`` and the one that joins, or None."""
-        others = neighbours(group, len(self.members))
-        if not others:
-            return None
-        leaves, joins, _ = best_exchange(
-            self.members[group],
-            np.concatenate([self.members[other] for other in others]),
-            self.counts,
-            self.tier,
-            self.assignment,
-            self.allowed,
-            self.group_counts,
-            self.emd,
-            self.everyone,
-            group,
-            coeff,
-            self.chord,
-        )
-        return None if leaves < 0 else (leaves, joins)
-
-    def carry_out(self, iteration: int, group: int, leaves: int, joins: int) -> Swap:
-        """Exchange two clients and tell what happened."""
-        neighbour = int(self.assignment[joins])
-        self.assignment[leaves], self.assignment[joins] = neighbour, group
-        difference = self.counts[joins] - self.counts[leaves]
-        self.group_counts[group] += difference
-        self.group_counts[neighbour] -= difference
-        for changed in (group, neighbour):
-            self.members[changed] = np.flatnonzero(self.assignment == changed)
-            self.emd[changed] = distance(self.group_counts[changed], self.everyone, self.chord)
-        return Swap(iteration, group, neighbour, leaves, joins, float(self.emd.mean()))
+    Both are -1 if no proposal brings the mean distance down. How they are found depends on the
+    number of pairs, what is found does not.
+    """
+    others = neighbours(group, len(state.members))
+    joining = sum(len(state.members[other]) for other in others)
+    if len(state.members[group]) * joining > LARGE:
+        found = _large.best_exchange(state, group, others, coeff)
+        return found.leaves, found.joins
+    return _kernels.best_exchange(
+        state.members[group],
+        np.concatenate([state.members[group][:0], *(state.members[other] for other in others)]),
+        state.counts,
+        state.tier,
+        state.assignment,
+        state.allowed,
+        state.group_counts,
+        state.emd,
+        state.target,
+        group,
+        coeff,
+        state.chord,
+    )
