@@ -7,6 +7,7 @@ shows that line; what is done in code shows in the panel, because it listens to 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset({"fleet", "grouping", "testbed", "status", "network", "links", "event"})
 _GATHER_S = 0.1
 _POLL_S = 1.0
+_SHARE = 2.0
 
 
 class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -54,6 +56,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def __init__(
         self, search: Search, path: str | Path | None = None, *, network: Network | None = None
     ) -> None:
+        self._refresher: Refresher | None = None
         chosen = path if path is not None else search.session.path or Path("runs/control_room")
         self.desk = Desk(search, Path(chosen))
         self.desk.attached = network
@@ -71,21 +74,26 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         super().__init__(
             [widgets.HTML(STYLE), self.desk.message, self.desk.code, self.tabs], layout=WIDE
         )
-        self._refresher = Refresher(self)
+        self.refresh()
+        refresher = self._refresher = Refresher(self)
+        self.tabs.observe(lambda _: refresher.mark("shown"), "selected_index")
 
     def refresh(self) -> None:
         """Show everything as it is now; the panel does so by itself when something changes."""
         for page in self.pages:
-            page.refresh(set(EVERYTHING))
+            page.sync(set(EVERYTHING))
+            page.draw(set(EVERYTHING))
 
     def watch(self, network: Network | None) -> None:
         """Show a network that was put up without the search; None ends that."""
         self.desk.attached = network
-        self._refresher.mark("network")
+        if self._refresher is not None:
+            self._refresher.mark("network")
 
     def close(self) -> None:
         """End the panel; the search goes on."""
-        self._refresher.end()
+        if self._refresher is not None:
+            self._refresher.end()
         super().close()
 
 
@@ -134,6 +142,7 @@ class Refresher:
         self.mark("links")
 
     def _work(self) -> None:
+        waiting: dict[int, set[str]] = {}
         while True:
             with self._wake:
                 live = self._heard_network is not None
@@ -141,19 +150,27 @@ class Refresher:
                     self._wake.wait(_POLL_S if live else None)
                 if self._ended:
                     return
-            # What belongs together comes within a moment of each other.
-            threading.Event().wait(_GATHER_S)
-            with self._wake:
                 changed, self._changed = self._changed | {"links"}, set()
             panel = self._panel()
             if panel is None:
                 return
+            began = time.monotonic()
             self._hear(panel)
-            for page in panel.pages:
+            for number, page in enumerate(panel.pages):
+                stale = waiting.setdefault(number, set())
+                stale |= changed
                 try:
-                    page.refresh(changed)
+                    page.sync(changed)
+                    if number == panel.tabs.selected_index:
+                        page.draw(stale)
+                        stale.clear()
                 except Exception as error:  # noqa: BLE001  # the thread must live; a person reads it
                     panel.desk.complain(error)
+            # Changes come in crowds, and whoever computes is to get most of the time.
+            pause = _GATHER_S + _SHARE * (time.monotonic() - began)
+            del panel, page
+            with self._wake:
+                self._wake.wait_for(lambda: self._ended or "shown" in self._changed, pause)
 
     def _hear(self, panel: Panel) -> None:
         """Listen to the network that is up now."""

@@ -33,8 +33,12 @@ class Tab(Protocol):
     title: str
     box: widgets.Widget
 
-    def refresh(self, changed: set[str]) -> None:
-        """Show what has changed; called from the panel's own thread."""
+    def sync(self, changed: set[str]) -> None:
+        """Let the controls say what has changed; at once, from the panel's own thread."""
+        ...
+
+    def draw(self, changed: set[str]) -> None:
+        """Let figures and tables show what has changed; only while the tab is shown."""
         ...
 
 

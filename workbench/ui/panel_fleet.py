@@ -55,7 +55,7 @@ class FleetTab:
                 ),
             ]
         )
-        self.refresh({"fleet", "status"})
+        self.sync({"fleet", "status"})
 
     def _apply(self) -> None:
         search = self._desk.search
@@ -82,12 +82,12 @@ class FleetTab:
             make = Fleet.dirichlet if drawn else Fleet.iid
             search.fleet = make(search.dataset, tiers=search.fleet.tiers, **how)
 
-    def refresh(self, changed: set[str]) -> None:
-        """Show the fleet as it is, and whether it can be changed now."""
+    def sync(self, changed: set[str]) -> None:
+        """Show how the fleet was made, and whether it can be changed now."""
         search = self._desk.search
         fleet = search.fleet
         method = fleet.settings.get("method")
-        if "status" in changed or "fleet" in changed:
+        if changed & {"status", "fleet"}:
             running = search.session.running
             drawn = method in {"dirichlet", "iid"}
             for control in (self.clients, self.alpha, self.seed):
@@ -108,6 +108,13 @@ class FleetTab:
         if method == "dirichlet":
             self._controls.set(self.alpha, value=float(fleet.settings["alpha"]))
         self._controls.set(self.seed, value=int(fleet.settings.get("seed", 0)))
+
+    def draw(self, changed: set[str]) -> None:
+        """Show who has what."""
+        if "fleet" not in changed:
+            return
+        search = self._desk.search
+        fleet = search.fleet
         figure = fleet_plots.fleet(fleet, search.dataset.class_names)
         figure.update_layout(title=None, margin={"t": 30})
         self._plot.show(figure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -28,7 +28,9 @@ STRATEGIES: dict[str, type[GroupingStrategy]] = {
     "random": RandomGrouping,
     "balanced": BalancedGrouping,
 }
-PARAMETERS = ("coeff", "max_iter", "metric", "max_slowdown", "seed", "max_ratio")
+PARAMETERS = (
+    "coeff", "max_iter", "metric", "max_slowdown", "anneal_steps", "seed", "max_ratio",
+)  # fmt: skip
 
 
 class GroupingTab:
@@ -55,14 +57,15 @@ class GroupingTab:
         self.box = widgets.VBox(
             [
                 row(self.strategy, self.coeff, self.max_iter),
-                row(self.metric, self.limited, self.max_slowdown, self.seed, self.max_ratio),
+                row(self.metric, self.limited, self.max_slowdown, self.max_ratio),
+                row(self.anneal_steps, self.seed),
                 self._note,
                 row(self._groups.box, beside, widths=("1fr", "1fr")),
                 row(self._pareto.box, self._points.box, widths=("3fr", "2fr")),
                 row(self._trace.box, self._swaps.box, widths=("3fr", "2fr")),
             ]
         )
-        self.refresh({"grouping", "fleet", "status"})
+        self.sync({"grouping", "status"})
 
     def _make_controls(self) -> None:
         self.strategy = widgets.Dropdown(
@@ -86,6 +89,10 @@ class GroupingTab:
         self.seed = widgets.BoundedIntText(
             description="Seed", min=0, max=2**31 - 1, layout=width(270), style=LABEL
         )
+        self.anneal_steps = widgets.BoundedIntText(
+            description="Annealing steps", min=0, max=10_000_000, step=10_000, layout=width(270),
+            style=LABEL,
+        )  # fmt: skip
         self.max_ratio = widgets.FloatSlider(
             description="max_ratio", min=1, max=3, step=0.05, layout=width(420), style=LABEL
         )
@@ -93,21 +100,19 @@ class GroupingTab:
             self._controls.on(getattr(self, name), self._apply)
 
     def _chosen(self) -> GroupingStrategy:
-        """Return the strategy that the controls say."""
-        kind = STRATEGIES[self.strategy.value]
-        settings: dict[str, Any] = {}
-        if kind is NetDAG:
-            settings = {
-                "coeff": round(self.coeff.value, 4),
-                "max_iter": self.max_iter.value,
-                "metric": self.metric.value,
-                "max_slowdown": round(self.max_slowdown.value, 4) if self.limited.value else None,
-            }
-        elif kind is RandomGrouping:
-            settings = {"seed": self.seed.value}
-        elif kind is BalancedGrouping:
-            settings = {"max_ratio": round(self.max_ratio.value, 4)}
-        return kind(**settings)
+        """Return the strategy that the controls say; what has no control stays as it is."""
+        kind = STRATEGIES.get(self.strategy.value)
+        now = self._desk.search.grouping
+        if kind is None:
+            return now
+        names = [field.name for field in fields(kind) if field.name in PARAMETERS]  # type: ignore[arg-type]  # strategies are dataclasses
+        settings: dict[str, Any] = {name: getattr(self, name).value for name in names}
+        for name, value in settings.items():
+            if isinstance(value, float):
+                settings[name] = round(value, 4)
+        if "max_slowdown" in settings and not self.limited.value:
+            settings["max_slowdown"] = None
+        return replace(now, **settings) if type(now) is kind else kind(**settings)  # type: ignore[type-var]
 
     def _apply(self) -> None:
         search = self._desk.search
@@ -121,20 +126,25 @@ class GroupingTab:
 
     # ------------------------------------------------------------------ what is shown
 
-    def refresh(self, changed: set[str]) -> None:
-        """Show the strategy, and what it would do to the fleet as it is now."""
-        if not changed & {"grouping", "fleet", "status", "network", "links", "event"}:
+    def sync(self, changed: set[str]) -> None:
+        """Show the strategy, and when a change takes effect."""
+        if not changed & {"grouping", "status"}:
             return
         search = self._desk.search
         with self._controls.lock:
             self._show_controls(search.grouping)
-            self._note.value = note(
-                "A change takes effect at the next iteration and is written into the run's events. "
-                "Shown is what it would do at the link rates of this moment."
-                if search.session.running
-                else "Moving a control groups the clients at once; nothing is trained."
-            ).value
-            self._show_groups()
+        self._note.value = note(
+            "A change takes effect at the next iteration and is written into the run's events. "
+            "Shown is what it would do at the link rates of this moment."
+            if search.session.running
+            else "Moving a control groups the clients at once; nothing is trained."
+        ).value
+
+    def draw(self, changed: set[str]) -> None:
+        """Show what the strategy would do to the fleet as it is now."""
+        if changed & {"grouping", "fleet", "status", "network", "links", "event"}:
+            with self._controls.lock:
+                self._show_groups()
 
     def _show_controls(self, strategy: GroupingStrategy) -> None:
         names = [name for name, kind in STRATEGIES.items() if type(strategy) is kind]
@@ -150,6 +160,8 @@ class GroupingTab:
             if settings.get(name) is not None:
                 set_(control, value=settings[name])
             there = name in settings and (name != "max_slowdown" or self.limited.value)
+            if name == "seed" and "anneal_steps" in settings:
+                there = settings["anneal_steps"] > 0
             control.layout.display = "" if there else "none"
         self.limited.layout.display = "" if "max_slowdown" in settings else "none"
 
@@ -165,8 +177,9 @@ class GroupingTab:
             ("random", RandomGrouping()),
         ):
             shown.setdefault(name, group(other))
+        quick: dict[str, Any] = {"anneal_steps": 0} if hasattr(strategy, "anneal_steps") else {}
         pair = {name: shown[name] for name in list(shown)[:2]}
-        basis = strategy if isinstance(strategy, NetDAG) else NetDAG()
+        basis = replace(strategy, **quick) if isinstance(strategy, NetDAG) else NetDAG()
         points, tables = _points(shown, {c: group(replace(basis, coeff=c)) for c in COEFFS}, sizes)
         traced = grouping.emd_trace is not None
         # Other data in the same figures are quick to show; other axes or names need new figures.
@@ -194,8 +207,18 @@ class GroupingTab:
                 self._trace.show(grouping_plots.emd_trace(grouping))
             for box in (self._trace.box, self._swaps.box):
                 box.layout.display = "" if traced else "none"
-        table = grouping.table().drop(columns=["tiers"])
-        table["round_s"] = grouping.round_duration_s(sizes)
+        found = grouping.table()
+        table = pd.DataFrame(
+            {
+                "group": found["group"],
+                "clients": found["clients"],
+                "samples": found["samples"],
+                "EMD": grouping.emd(),
+                "swapped in": found["swapped_in"],
+                "slowest Mbit/s": found["slowest_mbit_s"],
+                "round s": grouping.round_duration_s(sizes),
+            }
+        )
         mean = float(grouping.emd().mean())
         self._table.show(table, f"Groups: mean EMD {mean:.4f}, {len(grouping.swaps)} swaps")
         self._swaps.show(_swap_table(grouping))

@@ -66,7 +66,7 @@ class NetworkTab:
                 self.tiers.box,
             ]
         )
-        self.refresh({"fleet", "network", "testbed", "status", "links"})
+        self.sync({"fleet", "network", "testbed", "status"})
 
     def _bind(self) -> None:
         chosen = self.client
@@ -103,10 +103,10 @@ class NetworkTab:
 
     # ------------------------------------------------------------------ what is shown
 
-    def refresh(self, changed: set[str]) -> None:
-        """Show the links as they are now, and which of them the round waits for."""
-        self.schedule.refresh(changed)
-        self.tiers.refresh(changed)
+    def sync(self, changed: set[str]) -> None:
+        """Show what can be done to the network now."""
+        self.schedule.sync(changed)
+        self.tiers.sync(changed)
         network = self._desk.network
         fleet = self._desk.search.fleet if network is None else network.fleet
         if changed & {"fleet", "network", "status"}:
@@ -124,10 +124,15 @@ class NetworkTab:
                 else f"A {type(network).__name__} is up. What is done to a link takes effect at "
                 "once, in the middle of a round too, and is written into the run's events."
             ).value
+        if changed & {"fleet", "network", "links"}:
+            there = int(self._desk.fleet_now()[1].sum())
+            self._controls.set(self.present, value=max(1, there))
+
+    def draw(self, changed: set[str]) -> None:
+        """Show the links as they are now, and which of them the round waits for."""
         if not changed & {"fleet", "network", "links", "event"}:
             return
         table = links_table(self._desk)
-        self._controls.set(self.present, value=max(1, int(table["present"].sum())))
         waited_for = self._desk.bottleneck()
         self._plot.show(panel_plots.links(table, waited_for))
         self._links.show(_readable(table, waited_for), _caption(table, waited_for))
@@ -151,24 +156,24 @@ def links_table(desk: Desk) -> pd.DataFrame:
 
 
 def _readable(table: pd.DataFrame, bottleneck: int | None) -> pd.DataFrame:
-    """Return the links in Mbit/s, the bottleneck first, then the slowest."""
+    """Return the links in Mbit/s: first those about which there is something to say."""
     shown = pd.DataFrame({"client": table["client"], "tier": table["tier"]})
-    for name in ("requested", "measured"):
-        for direction in ("down", "up"):
-            if f"{name}_{direction}_bps" in table:
-                shown[f"{name} {direction}"] = table[f"{name}_{direction}_bps"] / 1e6
-    state = np.where(table["cut"], "cut", "")
-    state = np.where(table["present"], state, "removed")
-    if bottleneck is not None:
-        state[bottleneck] = "bottleneck"
-    shown["state"] = state
-    order = np.lexsort((table["requested_down_bps"], state != "bottleneck"))
-    return shown.iloc[order]
+    names = [
+        "bottleneck" if row == bottleneck else "cut" if cut else "" if present else "removed"
+        for row, (cut, present) in enumerate(zip(table["cut"], table["present"], strict=True))
+    ]
+    shown["state"] = names
+    for direction, arrow in (("down", "↓"), ("up", "↑")):
+        for name, column in (("wanted", "requested"), ("measured", "measured")):
+            if f"{column}_{direction}_bps" in table:
+                shown[f"{name} {arrow}"] = table[f"{column}_{direction}_bps"] / 1e6
+    first = np.array([not name for name in names])
+    return shown.iloc[np.lexsort((table["requested_down_bps"].to_numpy(), first))]
 
 
 def _caption(table: pd.DataFrame, bottleneck: int | None) -> str:
     if bottleneck is None:
-        return "Links (Mbit/s)"
+        return "Links (Mbit/s; ↓ to the client, ↑ from it)"
     return f"Links (Mbit/s); this round waits for {table['client'].iloc[bottleneck]}"
 
 

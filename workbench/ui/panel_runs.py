@@ -12,6 +12,7 @@ from workbench.search.compare import compare
 from workbench.search.run import Run
 from workbench.ui import panel_export, run_plots, run_report
 from workbench.ui.panel_parts import LABEL, WIDE, Controls, Plot, Table, note, row, width
+from workbench.ui.panel_search import readable_frontier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,10 +95,13 @@ class RunsTab:
 
         button.on_click(clicked)
 
-    def refresh(self, changed: set[str]) -> None:
+    def sync(self, changed: set[str]) -> None:
         """List the runs anew when a search has begun or ended."""
-        if "status" in changed:
+        if changed & {"status", "network"}:
             self._list()
+
+    def draw(self, changed: set[str]) -> None:
+        """Do nothing: what is shown was asked for, and stays."""
 
     def _list(self) -> None:
         """Show which runs the folder has; those selected stay so."""
@@ -118,9 +122,12 @@ class RunsTab:
         if run.frontier().empty:
             raise ValueError(f"run {path} has no result yet: its first iteration has not ended")
         self._first.show(run_plots.frontier(run))
-        self._first_table.show(run.frontier(), f"Iterations of {path}")
+        self._first_table.show(readable_frontier(run.frontier()), f"Iterations of {path}")
         self._second.show(run_plots.round_durations(run))
-        self._second_table.show(run_report.tables(run)["settings"], "Settings")
+        settings = run_report.tables(run)["settings"]
+        values = settings["value"]
+        settings["value"] = [f"{text[:24]}…" if len(text) > 40 else text for text in values]
+        self._second_table.show(settings, "Settings")
         self._shown.layout.display = ""
         self.said.value = f"<b>{path}</b>: {run_report.headline(run)}"
         return f"run = wb.Run({path!r}); run.frontier(); wb.plots.frontier(run)"

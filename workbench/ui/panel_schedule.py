@@ -60,7 +60,7 @@ class ScheduleControls:
             f"search.testbed = wb.{kind.__name__}(schedule=search.testbed.schedule)"
         ):
             search.testbed = kind(schedule=search.testbed.schedule)  # type: ignore[attr-defined]
-        self.refresh({"testbed"})
+        self.sync({"testbed"})
 
     def _apply_schedule(self) -> None:
         search, network = self._desk.search, self._desk.attached
@@ -84,9 +84,9 @@ class ScheduleControls:
             search.testbed = replace(search.testbed, schedule=schedule)  # type: ignore[type-var]
             if network is not None:
                 network.follow(schedule)
-        self.refresh({"testbed"})
+        self.sync({"testbed"})
 
-    def refresh(self, changed: set[str]) -> None:
+    def sync(self, changed: set[str]) -> None:
         """Show the testbed and the schedule as they are."""
         if not changed & {"testbed", "status"}:
             return
@@ -131,7 +131,7 @@ class TierControls:
         self.box = widgets.VBox([title, self._note, self._grid])
         self._shown: tuple[Tier, ...] = ()
 
-    def refresh(self, changed: set[str]) -> None:
+    def sync(self, changed: set[str]) -> None:
         """Show the fleet's tiers, and whether they can be changed now."""
         if not changed & {"fleet", "status"}:
             return

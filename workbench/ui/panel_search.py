@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
+import pandas as pd
 
-from workbench.ui import run_plots
+from workbench.ui import run_plots, style
 from workbench.ui.panel_parts import LABEL, WIDE, Controls, Plot, Table, row
 from workbench.ui.panel_run import sentence
 
 if TYPE_CHECKING:
-    from workbench.search.run import Run
+    import plotly.graph_objects as go
+
     from workbench.ui.panel_desk import Desk
 
 _LOG_LINES = 300
@@ -60,19 +62,25 @@ class SearchTab:
         self._round_table = Table("Rounds", height="280px")
         self._failures = Table("Late, failed or away", height="220px")
         self.log = widgets.HTML(layout=WIDE)
-        self.box = widgets.VBox(
+        self._figures = widgets.VBox(
             [
-                row(self.path, self.start, self.pause, self.resume, self.stop),
-                row(self.progress, self.state),
                 row(self._frontier.box, self._found.box, widths=("3fr", "2fr")),
                 row(
                     self._rounds.box, self._traffic.box, self._round_table.box,
                     widths=("1fr", "1fr", "1fr"),
                 ),
-                row(self._failures.box, self._log_box(), widths=("2fr", "3fr")),
             ]
         )  # fmt: skip
-        self.refresh({"status", "event"})
+        self._last = row(self._failures.box, self._log_box(), widths=("2fr", "3fr"))
+        self.box = widgets.VBox(
+            [
+                row(self.path, self.start, self.pause, self.resume, self.stop),
+                row(self.progress, self.state),
+                self._figures,
+                self._last,
+            ]
+        )
+        self.sync({"status"})
 
     def _log_box(self) -> widgets.Widget:
         layout = widgets.Layout(height="220px", overflow="auto", border="1px solid #ddd")
@@ -101,27 +109,21 @@ class SearchTab:
 
     def _choose_path(self) -> None:
         self._desk.path = Path(self.path.value)
-        self.refresh({"event", "status"})
+        self.sync({"status"})
+        self.draw({"status"})
 
     # ------------------------------------------------------------------ what is shown
 
-    def refresh(self, changed: set[str]) -> None:
-        """Show where the search stands and what its run holds."""
+    def sync(self, changed: set[str]) -> None:
+        """Show where the search stands, and what can be done with it."""
+        if not changed & {"status", "network", "event"}:
+            return
         session = self._desk.search.session
-        if changed & {"status", "network", "event"}:
-            if "status" in changed and session.error is not None:
-                self._desk.complain(session.error)
-            if session.running and session.path is not None:
-                self._controls.set(self.path, value=str(session.path))
-                self._desk.path = session.path
-            self._show_state()
-        if changed & {"status", "event"}:
-            run = self._desk.run()
-            if run is not None:
-                self._show_run(run)
-
-    def _show_state(self) -> None:
-        session = self._desk.search.session
+        if "status" in changed and session.error is not None:
+            self._desk.complain(session.error)
+        if session.running and session.path is not None:
+            self._controls.set(self.path, value=str(session.path))
+            self._desk.path = session.path
         status = session.status
         running = session.running
         set_ = self._controls.set
@@ -132,19 +134,23 @@ class SearchTab:
         set_(self.stop, disabled=not running or status == "stopping")
         done, total = session.rounds_done, session.rounds_total
         words = STATUS[status]
-        run = self._desk.run()
-        if not running and status == "ready" and run is not None:
-            done = int(run.checkpoint.get("rounds_done", 0))
-            words = (
-                "this folder holds a finished run"
-                if run.finished
-                else f"this folder holds a run with {done} rounds done; Start goes on with it"
-            )
+        if not running and session.path != self._desk.path:
+            words, done, total = self._of_folder()
         set_(self.progress, max=max(total, done, 1))
         set_(self.progress, value=done, bar_style="success" if status == "finished" else "")
         count = f"{done} of at most {total} rounds" if total else f"{done} rounds"
         left = self._time_left(done, total) if status == "running" else ""
         self.state.value = f"<b>{html.escape(words)}</b>, {count}{left}"
+
+    def _of_folder(self) -> tuple[str, int, int]:
+        """Say what the chosen folder holds, if this search has not run in it."""
+        run = self._desk.run()
+        if run is None:
+            return STATUS["ready"], 0, 0
+        done = int(run.checkpoint.get("rounds_done", 0))
+        if run.finished:
+            return "this folder holds a finished run", done, done
+        return "this folder holds a run that can go on: Start does so", done, 0
 
     def _time_left(self, done: int, total: int) -> str:
         """Estimate from the rounds that were done since the start, by the clock of the wall."""
@@ -157,21 +163,52 @@ class SearchTab:
         seconds = (now - since) / (done - first) * (total - done)
         return f", about {_duration(seconds)} left"
 
-    def _show_run(self, run: Run) -> None:
-        frontier, rounds = run.frontier(), run.rounds()
+    def draw(self, changed: set[str]) -> None:
+        """Show what the run holds by now."""
+        if not changed & {"status", "event"}:
+            return
+        run = self._desk.run()
+        for box in (self._figures, self._last):
+            box.layout.display = "none" if run is None else ""
+        if run is None:
+            return
         lines = [html.escape(sentence(event)) for event in run.events[-_LOG_LINES:]]
         self.log.value = f'<pre class="workbench-log">{chr(10).join(reversed(lines))}</pre>'
-        if len(frontier):
-            self._frontier.show(run_plots.frontier(run))
-            self._found.show(frontier)
-        if len(rounds):
-            self._rounds.show(run_plots.round_durations(run))
-            self._traffic.show(run_plots.traffic(run))
-            self._round_table.show(rounds.iloc[::-1])
+        frontier, rounds = run.frontier(), run.rounds()
+        self._frontier.show(run_plots.frontier(run))
+        self._found.show(readable_frontier(frontier))
+        self._rounds.show(run_plots.round_durations(run))
+        self._round_table.show(_readable_rounds(rounds))
+        self._traffic.show(run_plots.traffic(run) if len(rounds) else _nothing())
         failures = run.failures()
         if not failures.empty:
             failures = failures.assign(client=[run.fleet.names[n] for n in failures["client"]])
         self._failures.show(failures.iloc[::-1])
+
+
+def _nothing() -> go.Figure:
+    return style.figure("Traffic of all clients, summed up", "iteration", "megabytes")
+
+
+def readable_frontier(frontier: pd.DataFrame) -> pd.DataFrame:
+    """Return the iterations of a run in the units that a person reads."""
+    return pd.DataFrame(
+        {
+            "iteration": frontier["iteration"],
+            "pruned": frontier["block"].replace("", "–"),
+            "accuracy": frontier["accuracy"],
+            "MMACs": frontier["macs"] / 1e6,
+            "MB": frontier["size_bytes"] / 1e6,
+            "seconds": frontier["duration_s"],
+        }
+    )
+
+
+def _readable_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return the rounds of a run, the last one first."""
+    names = {"iteration": "iter.", "round": "round", "duration_s": "seconds", "replies": "replies",
+             "dropped": "dropped", "lost": "lost"}  # fmt: skip
+    return rounds[list(names)].rename(columns=names).iloc[::-1]
 
 
 def _duration(seconds: float) -> str:
