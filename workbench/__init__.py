@@ -7,6 +7,7 @@ from workbench.doctor import doctor
 from workbench.federation.dispatch import RoundLimits
 from workbench.federation.strategies import FedAvg, FedProx, LearningRateSchedule
 from workbench.fleet import Fleet
+from workbench.grouping.annealed import AnnealedGrouping
 from workbench.grouping.balanced import BalancedGrouping
 from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
@@ -36,6 +37,7 @@ __all__ = [
     "CELEBA_ROUNDS",
     "IMAGENET_ROUNDS",
     "PAPER_TIERS",
+    "AnnealedGrouping",
     "Availability",
     "BalancedGrouping",
     "Comparison",

@@ -42,9 +42,8 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
     shown, places = style.panels(list(given), TIER_ROW * len(tiers) + 150, gap=0.04)
     for each, bubbles, (row, column) in zip(given.values(), bubbles_of(given), places, strict=True):
         for trace in bubbles:
-            shown.add_trace(
-                go.Scatter(**trace, showlegend=(row, column) == (1, 1)), row=row, col=column
-            )
+            # The colours say again what the tiers' names say.
+            shown.add_trace(go.Scatter(**trace, showlegend=False), row=row, col=column)
         shown.update_xaxes(
             title_text="group (0 trains the largest candidate)",
             type="category",
@@ -65,9 +64,7 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
         )
     for row in range(1, places[-1][0] + 1):
         shown.update_yaxes(title_text="tier (its Mbit/s)", row=row, col=1)
-    return shown.update_layout(
-        title_text="Clients of each tier in each group", legend_itemsizing="constant"
-    )
+    return shown.update_layout(title_text="Clients of each tier in each group")
 
 
 def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
@@ -99,7 +96,8 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
                     "line": {"width": 0},
                 },
                 "text": [
-                    str(n) if size >= READABLE else ""
+                    # A blank, not nothing: plotly gives no text back to a point that had none.
+                    str(n) if size >= READABLE else " "
                     for n, size in zip(clients, diameter, strict=True)
                 ],
                 "textfont": {"color": "white", "size": 10},
@@ -254,14 +252,15 @@ def _classes(grouping: Grouping, tiers: NDArray[np.int64]) -> dict[str, NDArray[
     if grouping.tiers is None:
         return {"clients": np.arange(len(tiers))}
     kinds = np.array([grouping.tiers[tier].tier_class for tier in tiers])
-    return {f"{kind} tiers": np.flatnonzero(kinds == kind) for kind in ("low", "medium", "high")}
+    return {kind: np.flatnonzero(kinds == kind) for kind in ("low", "medium", "high")}
 
 
 def _tier_label(grouping: Grouping, number: int) -> str:
     if grouping.tiers is None:
         return f"tier {number}"
     tier = grouping.tiers[number]
-    return f"{tier.name} ({tier.low_bps / 1e6:g}\N{EN DASH}{tier.high_bps / 1e6:g})"
+    rates = f"{tier.low_bps / 1e6:g}\N{EN DASH}{tier.high_bps / 1e6:g}"
+    return f"{tier.name} {tier.tier_class} ({rates})"
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

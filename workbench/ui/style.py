@@ -55,8 +55,8 @@ def panels(
 
     ``gap`` is the space between two panels, of the whole width.
     """
-    columns = min(len(titles), SIDE_BY_SIDE)
-    rows = -(-len(titles) // columns)
+    rows = -(-len(titles) // SIDE_BY_SIDE)
+    columns = -(-len(titles) // rows)
     whole = rows * height
     shown = make_subplots(
         rows=rows,
