@@ -55,6 +55,21 @@ def checked_assignment(
     return group_of, groups
 
 
+def checked_allowed(
+    allowed: ArrayLike | None, clients: int, groups: int
+) -> NDArray[np.bool_] | None:
+    """Return which groups each client may join, (N, G), or raise ValueError."""
+    if allowed is None:
+        return None
+    mask = np.asarray(allowed)
+    if mask.shape != (clients, groups) or mask.dtype != np.bool_:
+        raise ValueError(
+            f"allowed must be booleans of the shape {(clients, groups)}, got {mask.dtype} of "
+            f"{mask.shape}"
+        )
+    return np.ascontiguousarray(mask)
+
+
 def _whole_numbers(name: str, values: ArrayLike, clients: int) -> NDArray[np.int64]:
     array = np.asarray(values)
     if array.shape != (clients,):

@@ -28,7 +28,12 @@ from pydantic.dataclasses import dataclass
 from workbench.grouping import _kernels, _large
 from workbench.grouping.base import GroupingStrategy, grouping_of, taking_part
 from workbench.grouping.baselines import NetworkAwareGrouping, by_rate
-from workbench.grouping.checks import checked_assignment, checked_counts, checked_tier
+from workbench.grouping.checks import (
+    checked_allowed,
+    checked_assignment,
+    checked_counts,
+    checked_tier,
+)
 from workbench.grouping.divergence import Metric
 from workbench.grouping.result import Grouping, Swap, checked_sizes, exchange_s
 from workbench.grouping.state import Groups
@@ -141,7 +146,8 @@ class NetDAG(GroupingStrategy):
         counts = checked_counts(label_counts)
         tiers = checked_tier(tier, len(counts))
         group_of, groups = checked_assignment(assignment, len(counts), groups)
-        state = Groups(counts, tiers, group_of, groups, metric=self.metric, allowed=allowed)
+        may_join = checked_allowed(allowed, len(counts), groups)
+        state = Groups(counts, tiers, group_of, groups, metric=self.metric, allowed=may_join)
         trace = [state.emd.copy()]
         swaps: list[Swap] = []
         for iteration in range(self.max_iter):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.grouping.divergence import AWAY, Metric, distances, group_counts
+from workbench.grouping.picture import svg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -229,6 +230,8 @@ class Grouping:
             f"<p><b>Grouping</b> by {self.strategy}: {len(self)} clients in {self.groups} groups, "
             f"mean EMD {emd.mean():.4f} (l1), {len(self.swaps)} swaps</p>"
             + self.table().to_html(index=False, float_format="{:.3f}".format)
+            + "<p>Clients of each tier (rows) in each group (columns):</p>"
+            + svg(self)
         )
 
 
