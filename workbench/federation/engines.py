@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from workbench.federation.container_engine import ContainerEngine
 from workbench.federation.local_grid import LocalGrid
 from workbench.federation.ray_engine import ray_grid
 from workbench.federation.superlink import LiveEngine
 from workbench.federation.timekeeping import Timekeeper, VirtualTime, WallTime
+from workbench.testbed.docker import DockerNetwork
 from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
 
@@ -80,10 +82,16 @@ def open_engine(
             grid.close()
         return
     if isinstance(network, NamespaceNetwork):
-        with LiveEngine(network, client_app) as live:
+        with _live(network, client_app) as live:
             yield Engine(live.grid, WallTime(network))
         return
     raise TypeError(f"no engine for a {type(network).__name__}")
+
+
+def _live(network: NamespaceNetwork, client_app: ClientApp) -> LiveEngine:
+    if isinstance(network, DockerNetwork):
+        return ContainerEngine(network, client_app)
+    return LiveEngine(network, client_app)
 
 
 def _workers(device: str) -> int:

@@ -58,16 +58,12 @@ class LightNode:
         self._app = client_app
         self._config = node_config
         self._public = wire.public_key_to_bytes(keys[1])
-        self._client = wire.set_connections(
-            wire.FleetHttpClient.from_server_address(
-                server,
-                insecure=True,
-                root_certificates=None,
-                interceptors=[
-                    wire.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                    wire.NodeAuthHttpInterceptor(*keys),
-                ],
-            )
+        self._client = wire.Door(server, insecure=True).client(
+            wire.FleetHttpClient,
+            [
+                wire.Versions("SuperNode"),
+                wire.NodeAuthHttpInterceptor(*keys),
+            ],
         )
         self._node = wire.Node()
         self._context: Context | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
@@ -163,6 +164,12 @@ class LiveGrid(wire.HttpGrid):
             for message_id in message_ids:
                 self._pending.pop(message_id, None)
                 self._replies.pop(message_id, None)
+
+    def finish(self) -> None:
+        """Tell the SuperLink that the run is over; a SuperLink that is gone need not know."""
+        with suppress(SuperLinkLostError, httpx.HTTPError):
+            done = wire.PushTaskOutputRequest(sub_status=wire.SubStatus.COMPLETED, details="")
+            self._runtime.PushTaskOutput(done)
 
     def close(self) -> None:
         """Stop listening; a second call does nothing."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from workbench.federation import flower, wire
+from workbench.federation.driving import start_run
 from workbench.federation.light_node import LightNode
 from workbench.federation.live_grid import LiveGrid, SuperLinkLostError
 from workbench.federation.machine import MachineWatch
@@ -36,21 +37,12 @@ if TYPE_CHECKING:
     from workbench.testbed.base import LinkChange
     from workbench.testbed.channel import Channel
     from workbench.testbed.namespaces import NamespaceNetwork
+    from workbench.testbed.nursery import ClientProcesses
     from workbench.testbed.programs import Program
 
 PORT = 9092
 _START_S = 60.0
 _START_PER_CLIENT_S = 0.3
-_APP = """
-[project]
-name = "search"
-version = "1.0.0"
-[tool.flwr.app]
-publisher = "workbench"
-[tool.flwr.app.components]
-serverapp = "driven.from:outside"
-clientapp = "driven.from:outside"
-"""
 
 
 class LiveEngine:
@@ -168,9 +160,7 @@ class LiveEngine:
 
     def _open(self) -> None:
         self._opened = True
-        self._nodes = self._network.inside.fork_clients(
-            self._run_node, len(self._network.fleet), self._heard
-        )
+        self._nodes = self._make_nodes()
         self._end_listening = self._network.on_change(self._network_changed)
         self.superlink = self._start_superlink()
         present = np.flatnonzero(self._network.present())
@@ -200,46 +190,22 @@ class LiveEngine:
         )
 
     def _start_run(self) -> LiveGrid:
-        """Start a run, and take its task as the process of a ServerApp would."""
-        control = self._connect(wire.ControlHttpClient)
-        app = wire.bundle({"pyproject.toml": _APP})
         end = time.monotonic() + _START_S
-
-        def hopeless() -> bool:
-            return not self.superlink.running or time.monotonic() > end
-
         try:
-            request = wire.StartRunRequest(fab=wire.Fab(content=app))
-            wire.patiently(lambda: control.StartRun(request), until=hopeless, longest_pause_s=0.05)
-            runtime = self._connect(wire.RuntimeHttpClient)
-            task = runtime.AcquireTask(
-                wire.AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
+            return start_run(
+                wire.Door(self._server, insecure=True, open_socket=self._network.inside.socket),
+                client="forked:app",
+                files={},
+                give_up=lambda: not self.superlink.running or time.monotonic() > end,
+                why_lost=self._why_lost,
+                sent=self._ring,
+                bells=True,
             )
         except Exception as error:
             raise SuperLinkLostError(
                 f"the SuperLink did not start: {self._why_lost() or error}\n"
                 f"{self.superlink.last_words()}"
             ) from error
-        finally:
-            control.close()
-        runtime._interceptors += (wire.RuntimeTokenHttpInterceptor(token=task.token),)  # noqa: SLF001
-        given = runtime.PullTaskInput(wire.PullTaskInputRequest())
-        wire.TaskIdentity.run_id = given.run.run_id
-        wire.TaskIdentity.task_id = given.task_id
-        wire.TaskIdentity.node_id = given.context.node_id
-        grid = LiveGrid(runtime, why_lost=self._why_lost, sent=self._ring, bells=True)
-        grid.set_run(wire.run_from_proto(given.run))
-        grid.start()
-        return grid
-
-    def _connect(self, kind: type[wire.Opened]) -> wire.Opened:
-        client = kind.from_server_address(
-            self._server,
-            insecure=True,
-            root_certificates=None,
-            interceptors=[wire.RuntimeVersionHttpInterceptor(component_name="flwr-serverapp")],
-        )
-        return wire.set_connections(client, self._network.inside.socket)
 
     def _why_lost(self) -> str:
         if self.superlink.running:
@@ -247,6 +213,11 @@ class LiveEngine:
         return f"its process has ended; it said last:\n{self.superlink.last_words(5)}"
 
     # ------------------------------------------------------------------ nodes
+
+    def _make_nodes(self) -> ClientProcesses:
+        return self._network.inside.fork_clients(
+            self._run_node, len(self._network.fleet), self._heard
+        )
 
     def _run_node(self, row: int, channel: Channel) -> None:
         logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -287,7 +258,8 @@ class LiveEngine:
             if "ended" in said:
                 name = self._network.fleet.names[row]
                 self._alive[row] = False
-                self._ended[row] = f"the process of {name} ended with status {said['ended']}"
+                why = said.get("reason") or f"ended with status {said['ended']}"
+                self._ended[row] = f"the process of {name} {why}"
             self._changed.notify_all()
         if self._node_ids[row] and hasattr(self, "grid"):
             if "ended" in said:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import time
 import zipfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpcore
@@ -58,10 +60,12 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -71,7 +75,7 @@ from httpcore._backends.sync import SyncStream
 from workbench.federation import flower
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = [
     "HEARTBEAT_DEFAULT_INTERVAL",
@@ -99,12 +103,12 @@ __all__ = [
     "RegisterNodeFleetRequest",
     "RuntimeHttpClient",
     "RuntimeTokenHttpInterceptor",
-    "RuntimeVersionHttpInterceptor",
     "SendNodeHeartbeatRequest",
     "SendTaskHeartbeatRequest",
     "StartRunRequest",
     "SubStatus",
     "TaskIdentity",
+    "Versions",
     "get_all_nested_objects",
     "get_object_tree",
     "message_from_proto",
@@ -128,6 +132,21 @@ slow link the news of that may be on its way when the next request is sent."""
 
 
 _PAUSE_S = 0.005
+
+
+class Versions:
+    """Tells the SuperLink which Flower this is; an answer that it does not fit is an error.
+
+    Flower's own ends the process when versions do not fit, which here is the notebook's.
+    """
+
+    def __init__(self, component: str) -> None:
+        self._headers = dict(RuntimeVersionMetadata.from_local_component(component).as_metadata())
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:  # noqa: ANN401  # Flower's protocol
+        """Add the headers and go on."""
+        add_headers(context.request, self._headers)
+        return call_next(context)
 
 
 class _BatchedStream(SyncStream):
@@ -181,20 +200,51 @@ class _InsideBackend(httpcore.NetworkBackend):
         return _BatchedStream(opened)
 
 
-def set_connections(
-    client: Opened, open_socket: Callable[[], socket.socket] | None = None
-) -> Opened:
-    """Give a client the patience that slow links need, and sockets opened by ``open_socket``."""
-    timeout = httpx.Timeout(SILENCE_S, connect=10.0)
-    transport = httpx.HTTPTransport()
-    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001  # httpx takes no network backend
-        network_backend=_InsideBackend(open_socket or socket.socket),
-        max_connections=None,
-        keepalive_expiry=_KEPT_S,
-    )
-    client._client.close()  # noqa: SLF001
-    client._client = httpx.Client(transport=transport, timeout=timeout)  # noqa: SLF001
-    return client
+@dataclass(frozen=True)
+class Door:
+    """How to get to a SuperLink.
+
+    Attributes
+    ----------
+    server
+        Its address, ``host:port``.
+    certificates
+        The certificates that its own must be signed by, PEM; None trusts the system's.
+    insecure
+        Speak to it without TLS.
+    open_socket
+        Opens the sockets, for instance in another network namespace.
+    """
+
+    server: str
+    certificates: bytes | None = None
+    insecure: bool = False
+    open_socket: Callable[[], socket.socket] = socket.socket
+
+    def client(self, kind: type[Opened], interceptors: list[Any]) -> Opened:
+        """Return a client of one of its services, with the patience that slow links need."""
+        client = kind.from_server_address(
+            self.server,
+            insecure=self.insecure,
+            root_certificates=None if self.insecure else self.certificates,
+            interceptors=interceptors,
+        )
+        transport = httpx.HTTPTransport()
+        transport._pool = httpcore.ConnectionPool(  # noqa: SLF001  # httpx takes no network backend
+            ssl_context=None if self.insecure else self._trust(),
+            network_backend=_InsideBackend(self.open_socket),
+            max_connections=None,
+            keepalive_expiry=_KEPT_S,
+        )
+        client._client.close()  # noqa: SLF001  # from_server_address takes no transport
+        client._client = httpx.Client(  # noqa: SLF001
+            transport=transport, timeout=httpx.Timeout(SILENCE_S, connect=10.0)
+        )
+        return client
+
+    def _trust(self) -> ssl.SSLContext:
+        given = self.certificates.decode("ascii") if self.certificates is not None else None
+        return ssl.create_default_context(cadata=given)
 
 
 def quick_keys() -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]:
@@ -271,7 +321,7 @@ def error_reply(message_id: str, run_id: int, code: int, reason: str) -> Message
     return make_message(metadata=metadata, error=Error(code=code, reason=reason))
 
 
-def bundle(files: dict[str, str]) -> bytes:
+def bundle(files: Mapping[str, str]) -> bytes:
     """Pack files into what Flower starts a run from; the same files give the same bytes."""
     flower.check_version()
     packed = io.BytesIO()
