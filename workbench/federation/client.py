@@ -23,10 +23,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from workbench.federation import payload, training
+from workbench.federation import payload, share, training
 from workbench.pruning import codec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from workbench.data.dataset import Dataset
@@ -90,6 +92,16 @@ class Clients(ClientApp):
     def __init__(self, state: ClientState) -> None:
         super().__init__()
         self.state = state
+
+    def pack(self, client: int, folder: Path) -> str:
+        """Write a client's share into a folder; return what makes the app of it in a container."""
+        share.write(self.state.dataset, self.state.fleet, client, folder)
+        return f"{__name__}:unpack"
+
+
+def unpack(folder: Path) -> Clients:
+    """Make the ClientApp of one client's share; it computes on the CPU."""
+    return make_client_app(*share.read(folder))
 
 
 def make_client_app(dataset: Dataset, fleet: Fleet, device: str = "cpu") -> Clients:
