@@ -100,20 +100,10 @@ class AnnealedGrouping(GroupingStrategy):
             Also if ``max_slowdown`` is set and ``sizes_bytes`` is missing.
         """
         rows = by_rate(fleet, taking_part(fleet, groups, sizes_bytes, available))
-        if self.max_slowdown is not None and sizes_bytes is None:
-            raise ValueError(
-                f"max_slowdown is {self.max_slowdown:g}, which needs sizes_bytes, the size of "
-                "each group's model"
-            )
         aware = NetworkAwareGrouping().group(
             fleet, groups, sizes_bytes=sizes_bytes, available=available, iteration=iteration
         )
-        allowed = np.ones((len(rows), groups), dtype=np.bool_)
-        if self.max_slowdown is not None and sizes_bytes is not None:
-            for rates in self._rates(fleet):
-                limit = replace(aware, rate_bps=rates).round_duration_s(sizes_bytes).max()
-                duration = exchange_s(checked_sizes(sizes_bytes, groups), rates[rows, None])
-                allowed &= duration <= self.max_slowdown * limit
+        allowed = self._allowed(fleet, rows, aware, sizes_bytes)
         start = NetDAG(coeff=self.coeff, max_iter=self.max_iter, metric=self.metric).refine(
             fleet.label_counts[rows],
             fleet.tier[rows],
@@ -138,12 +128,30 @@ class AnnealedGrouping(GroupingStrategy):
             emd_trace=np.vstack([trace, emd]),
         )
 
-    def _rates(self, fleet: Fleet) -> Iterator[NDArray[np.float64]]:
-        """Yield the link rates, (N,) in bit/s, at which the limit has to hold."""
-        yield fleet.rate_bps
-        if self.lasting:
-            slowest = np.array([tier.low_bps for tier in fleet.tiers])
-            yield np.minimum(fleet.rate_bps, slowest[fleet.tier])
+    def _allowed(
+        self,
+        fleet: Fleet,
+        rows: NDArray[np.int64],
+        aware: Grouping,
+        sizes_bytes: Sequence[float] | None,
+    ) -> NDArray[np.bool_]:
+        """Return which groups each of ``rows`` may join, (rows, G)."""
+        allowed = np.ones((len(rows), aware.groups), dtype=np.bool_)
+        if self.max_slowdown is None:
+            return allowed
+        if sizes_bytes is None:
+            raise ValueError(
+                f"max_slowdown is {self.max_slowdown:g}, which needs sizes_bytes, the size of "
+                "each group's model"
+            )
+        slowest = np.array([tier.low_bps for tier in fleet.tiers])[fleet.tier]
+        # A rate need not be one of its tier: a session file or a trace may say what it likes.
+        drawn_low = [np.minimum(fleet.rate_bps, slowest)] if self.lasting else []
+        for rate_bps in (fleet.rate_bps, *drawn_low):
+            limit = replace(aware, rate_bps=rate_bps).round_duration_s(sizes_bytes).max()
+            duration = exchange_s(checked_sizes(sizes_bytes, aware.groups), rate_bps[rows, None])
+            allowed &= duration <= self.max_slowdown * limit
+        return allowed
 
     def _anneal(self, start: Grouping, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the best assignment (N,) that is found from the given one."""

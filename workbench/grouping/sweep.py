@@ -67,7 +67,7 @@ def sweep(
         raise ValueError(f"groups is {groups}, but there are {given.size} sizes")
     each = np.full(groups or 0, given) if given.ndim == 0 else given
     for name, values in (("coeff", coeff), ("max_slowdown", max_slowdown)):
-        if isinstance(values, int | float) or len(values) == 0:
+        if np.ndim(np.asarray(values, dtype=object)) != 1 or len(values) == 0:
             raise ValueError(f"{name} is {values!r}, but must be a list of at least one value")
     strategies = [
         NetDAG(coeff=value, max_iter=max_iter, metric=metric, max_slowdown=limit)
