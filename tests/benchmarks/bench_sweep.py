@@ -1,4 +1,4 @@
-"""What-if: a sweep over COEFF at 210 clients, and annealed groups beside the NetDAG they start from.
+"""What-if: a sweep over COEFF at 210 clients, and annealed groups of as many clients.
 
 The goals are wall times, so they are the peers: ratio is goal / ours, and 1 or more is met.
 """
