@@ -2,6 +2,9 @@
 
 from workbench.ui.fleet_plots import fleet
 from workbench.ui.grouping_plots import emd_trace, groups, label_distribution
+from workbench.ui.live_plots import calibration
+from workbench.ui.panel_plots import durations, links
+from workbench.ui.pruning_plots import candidate_costs, filter_norms, schedule, trade_off, widths
 from workbench.ui.run_plots import (
     candidates,
     compared,
@@ -11,18 +14,28 @@ from workbench.ui.run_plots import (
     traffic,
 )
 from workbench.ui.sweep_plots import pareto, sweep
+from workbench.ui.visit_plots import visit
 
 __all__ = [
+    "calibration",
+    "candidate_costs",
     "candidates",
     "compared",
     "comparison",
+    "durations",
     "emd_trace",
+    "filter_norms",
     "fleet",
     "frontier",
     "groups",
     "label_distribution",
+    "links",
     "pareto",
     "round_durations",
+    "schedule",
     "sweep",
+    "trade_off",
     "traffic",
+    "visit",
+    "widths",
 ]
