@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from workbench.fleet import Fleet
-from workbench.testbed.base import Segment
+from workbench.testbed.base import Direction, Segment
 from workbench.testbed.replay import TraceSchedule
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
@@ -232,3 +232,20 @@ def test_ten_thousand_clients_over_hours_of_recordings():
     durations = net.transfer_s(np.arange(10_000), 2e8, 0.0, "up")
     assert np.isfinite(durations).all()
     assert durations.max() > 1000
+
+
+@given(
+    size=st.floats(0, 1e9),
+    start=st.floats(0, 5000),
+    client=st.integers(0, 27),
+    direction=st.sampled_from(["down", "up"]),
+)
+def test_one_message_takes_what_many_take(
+    counted_fleet: Fleet, size: float, start: float, client: int, direction: Direction
+) -> None:
+    network = SimulatedTestbed(latency_s=0.01).up(counted_fleet)
+    network.cut(3)
+    network.set_rate(5, 1e6, "up")
+    one = network.transfer_one_s(client, size, start, direction)
+    many = network.transfer_s(np.arange(28), size, start, direction)
+    assert one == pytest.approx(many[client], rel=1e-12)

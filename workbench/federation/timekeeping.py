@@ -6,16 +6,15 @@ spent on; it does not know which kind of network it drives.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from workbench.testbed.namespaces import NamespaceNetwork
 
 if TYPE_CHECKING:
-    from workbench.testbed.base import Network
+    from workbench.testbed.base import Direction, Network
     from workbench.testbed.simulated import SimulatedNetwork
 
 
@@ -77,11 +76,10 @@ class VirtualTime:
 
     def timing(self, exchange: Exchange) -> Timing:
         """Compute when the reply arrives: download, computation, upload, one after the other."""
-        client = np.array([exchange.client])
-        download = self._transfer(client, exchange.bytes_down, exchange.start_s, "down")
+        download = self._transfer(exchange.client, exchange.bytes_down, exchange.start_s, "down")
         compute = self._network.compute_s(exchange.macs, exchange.client)
         begin = exchange.start_s + download + compute
-        upload = self._transfer(client, exchange.bytes_up, begin, "up")
+        upload = self._transfer(exchange.client, exchange.bytes_up, begin, "up")
         return Timing(begin + upload, download + upload, compute)
 
     def advance(self, to_s: float) -> None:
@@ -92,16 +90,10 @@ class VirtualTime:
         """Set the virtual clock."""
         self._network.advance(time_s)
 
-    def _transfer(self, client: np.ndarray, size: int, start_s: float, direction: str) -> float:
-        if not np.isfinite(start_s):
-            return float("inf")
-        duration = self._network.transfer_s(
-            client,
-            np.array([size]),
-            np.array([start_s]),
-            direction,  # type: ignore[arg-type]
-        )
-        return float(duration[0])
+    def _transfer(self, client: int, size: int, start_s: float, direction: Direction) -> float:
+        if not math.isfinite(start_s):
+            return math.inf
+        return self._network.transfer_one_s(client, size, start_s, direction)
 
 
 class WallTime:
