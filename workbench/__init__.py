@@ -27,6 +27,7 @@ from workbench.search.policies import (
 )
 from workbench.search.run import Run
 from workbench.search.search import Search
+from workbench.testbed.joined import SuperLinkTestbed
 from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
@@ -61,6 +62,7 @@ __all__ = [
     "Search",
     "SearchPolicy",
     "SimulatedTestbed",
+    "SuperLinkTestbed",
     "Tier",
     "TierSchedule",
     "compare",

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from workbench.federation.container_engine import ContainerEngine
+from workbench.federation.joined import JoinedEngine
 from workbench.federation.local_grid import LocalGrid
 from workbench.federation.ray_engine import ray_grid
 from workbench.federation.superlink import LiveEngine
 from workbench.federation.timekeeping import Timekeeper, VirtualTime, WallTime
 from workbench.testbed.docker import DockerNetwork
+from workbench.testbed.joined import JoinedNetwork
 from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
 
@@ -84,6 +86,10 @@ def open_engine(
     if isinstance(network, NamespaceNetwork):
         with _live(network, client_app) as live:
             yield Engine(live.grid, WallTime(network))
+        return
+    if isinstance(network, JoinedNetwork):
+        with JoinedEngine(network) as joined:
+            yield Engine(joined.grid, WallTime(network))
         return
     raise TypeError(f"no engine for a {type(network).__name__}")
 

@@ -7,6 +7,7 @@ runs) are protobuf messages over HTTP on one port.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import socket
 import ssl
@@ -22,7 +23,7 @@ from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
-from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -72,8 +73,6 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from httpcore._backends.sync import SyncStream
 
-from workbench.federation import flower
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -101,6 +100,7 @@ __all__ = [
     "PushObjectRequest",
     "PushTaskOutputRequest",
     "RegisterNodeFleetRequest",
+    "RegisterNodeRequest",
     "RuntimeHttpClient",
     "RuntimeTokenHttpInterceptor",
     "SendNodeHeartbeatRequest",
@@ -322,10 +322,18 @@ def error_reply(message_id: str, run_id: int, code: int, reason: str) -> Message
 
 
 def bundle(files: Mapping[str, str]) -> bytes:
-    """Pack files into what Flower starts a run from; the same files give the same bytes."""
-    flower.check_version()
+    """Pack files, text by name, into what Flower starts a run from.
+
+    It is a zip archive whose ``.info/CONTENT`` lists each file with its hash and its size in bits.
+    """
+    contents = {name: text.encode() for name, text in sorted(files.items())}
+    listed = [
+        f"{name},{hashlib.sha256(content).hexdigest()},{len(content) * 8}"
+        for name, content in contents.items()
+    ]
+    contents[".info/CONTENT"] = "\n".join(listed).encode()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(name, date_time=(2024, 10, 1, 0, 0, 0)), text)
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, date_time=(2024, 10, 1, 0, 0, 0)), content)
     return packed.getvalue()
