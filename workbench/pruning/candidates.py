@@ -71,7 +71,7 @@ class Candidate:
 
     block: str
     cost: Cost
-    kept: dict[str, NDArray[np.int64]]
+    kept: dict[str, NDArray[np.int64]] = field(repr=False)
     status: Status
     resource: Resource
     target: float
