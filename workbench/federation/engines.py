@@ -19,7 +19,7 @@ from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
@@ -39,6 +39,8 @@ class Engine:
 
     grid: Grid
     time: Timekeeper
+    limits: Callable[[], list[str]] = list
+    """Returns in words where the machine, not the network, set the pace since it was asked last."""
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def open_engine(
         return
     if isinstance(network, NamespaceNetwork):
         with _live(network, client_app) as live:
-            yield Engine(live.grid, WallTime(network))
+            yield Engine(live.grid, WallTime(network), live.limits)
         return
     if isinstance(network, JoinedNetwork):
         with JoinedEngine(network) as joined:

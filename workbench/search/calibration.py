@@ -82,10 +82,11 @@ def round_table(run: Run, *, goodput: float = TCP_GOODPUT) -> pd.DataFrame:
 
     Columns: iteration, round, measured_s, predicted_s, bound_s, over_predicted and over_bound
     (measured over the other, minus 1), slowest (the client for whom the round is predicted to
-    wait). A round lasts until its last reply; where weights are uploaded in a second step, the
-    steps add up.
+    wait), limits (where the machine and not the network set the pace, in words). A round lasts
+    until its last reply; where weights are uploaded in a second step, the steps add up.
     """
     table = message_table(run, goodput=goodput)
+    told = {(each["iteration"], each["round"]): each.get("limits", []) for each in run.of("round")}
     rows = []
     for (iteration, number), part in table.groupby(["iteration", "round"], sort=False):
         row: dict[str, Any] = {"iteration": iteration, "round": number}
@@ -94,6 +95,7 @@ def round_table(run: Run, *, goodput: float = TCP_GOODPUT) -> pd.DataFrame:
             row[name] = float((steps["end"].max() - steps["start_s"].min()).sum())
         last = int(np.argmax((part["start_s"] + part["predicted_s"]).to_numpy()))
         row["slowest"] = run.fleet.names[int(part["client"].to_numpy()[last])]
+        row["limits"] = "; ".join(told.get((iteration, number), []))
         rows.append(row)
     rounds = pd.DataFrame(rows)
     rounds["over_predicted"] = rounds["measured_s"] / rounds["predicted_s"] - 1

@@ -190,6 +190,7 @@ class Loop:
             candidates=[summary(outcome) for outcome in outcomes],
             dropped=dropped,
             lost=lost,
+            **({"limits": limits} if (limits := work.engine.limits()) else {}),
             clients=columns(
                 [record for outcome in exchanges for record in outcome.clients]
                 + work.absent(state, present)

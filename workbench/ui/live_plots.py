@@ -75,10 +75,10 @@ def calibration(run: Run, *, goodput: float = truth.TCP_GOODPUT) -> go.Figure:
             marker={"color": style.colour(1), "symbol": style.symbol(2), "size": 11},
             name="a round",
             text=rounds["slowest"],
-            customdata=rounds[["iteration", "round", "over_predicted"]],
+            customdata=rounds[["iteration", "round", "over_predicted", "limits"]],
             hovertemplate="iteration %{customdata[0]}, round %{customdata[1]}<br>"
             "predicted %{x:.2f} s, measured %{y:.2f} s (%{customdata[2]:+.1%})<br>"
-            "waits for %{text}<extra></extra>",
+            "waits for %{text}<br>%{customdata[3]}<extra></extra>",
         )
     )
     shown.update_xaxes(type="log")
