@@ -29,8 +29,10 @@ from workbench.search.run import Run
 from workbench.search.search import Search
 from workbench.testbed.joined import SuperLinkTestbed
 from workbench.testbed.namespaces import NamespaceTestbed
+from workbench.testbed.replay import LinkTrace, TraceSchedule
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
+from workbench.testbed.traces import load_trace, shipped_traces
 from workbench.tiers import PAPER_TIERS, Tier, load_tiers
 from workbench.ui import plots
 
@@ -52,6 +54,7 @@ __all__ = [
     "Fleet",
     "Grouping",
     "LearningRateSchedule",
+    "LinkTrace",
     "NamespaceTestbed",
     "NetAdapt",
     "NetDAG",
@@ -65,13 +68,16 @@ __all__ = [
     "SuperLinkTestbed",
     "Tier",
     "TierSchedule",
+    "TraceSchedule",
     "compare",
     "cost_of",
     "doctor",
     "load_dataset",
     "load_tiers",
+    "load_trace",
     "models",
     "plots",
     "presets",
+    "shipped_traces",
     "sweep",
 ]
