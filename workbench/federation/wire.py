@@ -111,6 +111,7 @@ __all__ = [
     "Versions",
     "get_all_nested_objects",
     "get_object_tree",
+    "iterate_object_tree",
     "message_from_proto",
     "message_to_proto",
     "no_object_id_recompute",
