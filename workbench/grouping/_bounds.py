@@ -123,12 +123,22 @@ class Pairs:
     slack: float
 
     @property
+    def pairs(self) -> int:
+        """How many exchanges these are."""
+        return len(self.leaving.rows) * len(self.joining.rows)
+
+    @property
     def lowest(self) -> float:
         """The least that an exchange of these can change the sum of all distances to."""
         return float(self.joining.gain.min() - self.leaving.gain.max()) - self.slack
 
     def most_promising(self, few: int) -> Pairs:
-        """Return the pairs of the few clients on each side that stand to gain most."""
+        """Return the pairs of the few clients on each side that stand to gain most.
+
+        If these are not many anyway, all of them.
+        """
+        if self.pairs <= few**2:
+            return self
         leaving, joining = -self.leaving.gain, self.joining.gain
         first, second = (
             np.argpartition(gain, few)[:few] if len(gain) > few else np.arange(len(gain))

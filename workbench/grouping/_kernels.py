@@ -48,25 +48,28 @@ def distance(vector: NDArray[np.float64], target: NDArray[np.float64], chord: bo
 
 
 @compiled
-def score_joining(  # noqa: PLR0917 - numba takes no keyword-only arguments
-    without: NDArray[np.float64],
-    joined: NDArray[np.float64],
+def score_changed(  # noqa: PLR0917 - numba takes no keyword-only arguments
+    labels: NDArray[np.float64],
+    sign: float,
+    changing: NDArray[np.float64],
     clients: int,
     target: NDArray[np.float64],
     chord: bool,
     score: NDArray[np.float64],
 ) -> None:
-    """Distance of a group from the target, for each client that may join it.
+    """Distance of a group from the target, for each client that may join or leave it.
 
     `distance` for many vectors at once: the loops over the clients are innermost, where the
     compiler turns them into vector instructions.
 
     Parameters
     ----------
-    without
-        (C,) labels of the group without the client that leaves.
-    joined
-        (C, J) labels of each client that may join; the first ``clients`` are scored.
+    labels
+        (C,) labels of the group without the change.
+    sign
+        1 if the clients join, -1 if they leave.
+    changing
+        (C, J) labels of each of the clients; the first ``clients`` are scored.
     target
         (C,) labels of all clients, scaled.
     chord
@@ -76,17 +79,17 @@ def score_joining(  # noqa: PLR0917 - numba takes no keyword-only arguments
     """
     scale = np.zeros(clients)
     for c in range(target.size):
-        row, rest = joined[c], without[c]
+        row, rest = changing[c], labels[c]
         for j in range(clients):
-            samples = rest + row[j]
+            samples = rest + sign * row[j]
             scale[j] += samples * samples if chord else samples
     for j in range(clients):
         scale[j] = 1.0 / max(np.sqrt(scale[j]) if chord else scale[j], 1.0)
         score[j] = 0.0
     for c in range(target.size):
-        row, rest, goal = joined[c], without[c], target[c]
+        row, rest, goal = changing[c], labels[c], target[c]
         for j in range(clients):
-            difference = (rest + row[j]) * scale[j] - goal
+            difference = (rest + sign * row[j]) * scale[j] - goal
             score[j] += difference * difference if chord else abs(difference)
     if chord:
         for j in range(clients):
@@ -139,7 +142,7 @@ def best_exchange(  # noqa: PLR0917 - numba takes no keyword-only arguments
     for i in leaving:
         for c in range(target.size):
             without[c] = group_counts[group, c] - counts[i, c]
-        score_joining(without, joined, joining.size, target, chord, here)
+        score_changed(without, 1.0, joined, joining.size, target, chord, here)
         for position in range(joining.size):
             if here[position] >= (same if tier[i] == joining_tier[position] else other):
                 continue
@@ -174,7 +177,7 @@ def project(
 
 
 @compiled
-def search_sorted(  # noqa: PLR0917 - numba takes no keyword-only arguments
+def search_sorted(  # noqa: C901, PLR0917 - one loop over pairs; numba takes no keyword-only ones
     leaving: NDArray[np.int64],
     leaving_key: NDArray[np.float64],
     joining: NDArray[np.int64],
@@ -199,8 +202,8 @@ def search_sorted(  # noqa: PLR0917 - numba takes no keyword-only arguments
     count; if the key is the gain, ``limit`` falls with it.
     """
     joined = columns(counts, joining)
-    here = np.empty(joining.size)
-    without, there = np.empty(target.size), np.empty(target.size)
+    here, there = np.empty(joining.size), np.empty(joining.size)
+    labels = np.empty(target.size)
     best_i, best_j, best_change = -1, -1, bound
     partners = joining.size
     for a in range(leaving.size):
@@ -211,18 +214,26 @@ def search_sorted(  # noqa: PLR0917 - numba takes no keyword-only arguments
             break
         i = leaving[a]
         for c in range(target.size):
-            without[c] = group_counts[group, c] - counts[i, c]
-        score_joining(without, joined, partners, target, chord, here)
+            labels[c] = group_counts[group, c] - counts[i, c]
+        score_changed(labels, 1.0, joined, partners, target, chord, here)
+        most = min(tau - 2 * EQUAL, best_change + emd[group] + emd[neighbour])
+        proposals = 0
         for b in range(partners):
-            change = here[b] - emd[group] - emd[neighbour]
-            if here[b] >= tau - EQUAL or change > best_change + EQUAL:
+            proposals += here[b] <= most + EQUAL
+        if proposals == 0:
+            continue
+        for c in range(target.size):
+            labels[c] = group_counts[neighbour, c] + counts[i, c]
+        score_changed(labels, -1.0, joined, partners, target, chord, there)
+        for b in range(partners):
+            if here[b] > most + EQUAL:
+                continue
+            change = (here[b] - emd[group]) + (there[b] - emd[neighbour])
+            if change > best_change + EQUAL:
                 continue
             j = joining[b]
             if allowed.size > 0 and not (allowed[i, neighbour] and allowed[j, group]):
                 continue
-            for c in range(target.size):
-                there[c] = group_counts[neighbour, c] + (counts[i, c] - counts[j, c])
-            change += distance(there, target, chord)
             earlier = best_i < 0 or i < best_i or (i == best_i and j < best_j)
             if change < best_change + (EQUAL if earlier else -EQUAL):
                 best_i, best_j, best_change = i, j, change

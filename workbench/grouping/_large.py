@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 FEW = 32
-"""So many clients on each side are cheaper to look at one by one than to sort."""
+"""So many clients on each side make pairs that are cheaper to score than to think about."""
 
 
 class Exchange(NamedTuple):
@@ -46,7 +46,8 @@ def best_exchange(groups: Groups, group: int, neighbours: Sequence[int], coeff: 
     problems = list(_problems(groups, group, neighbours, coeff))
     for problem in problems:
         best = _search(problem.most_promising(FEW), groups, group, best)
-    for problem in sorted(problems, key=lambda problem: problem.lowest):
+    many = [problem for problem in problems if problem.pairs > FEW**2]
+    for problem in sorted(many, key=lambda problem: problem.lowest):
         best = _search(problem.within(best.change), groups, group, best)
     return best
 
@@ -62,6 +63,8 @@ def _problems(
     own = half_space(groups, group)
     others = [half_space(groups, neighbour) for neighbour in neighbours]
     leaving = groups.members[group]
+    left_tier = groups.tier[leaving]
+    in_left = np.bincount(left_tier, minlength=groups.tiers) > 0
     numbers = project(
         groups.counts, leaving, np.array([w for space in (own, *others) for w in space.weights])
     )
@@ -77,19 +80,20 @@ def _problems(
             )
         if coeff == 1:
             continue
-        left_tier, right_tier = groups.tier[leaving], groups.tier[joining]
-        for tier in np.intersect1d(left_tier, right_tier):
+        right_tier = groups.tier[joining]
+        in_right = np.bincount(right_tier, minlength=groups.tiers) > 0
+        for tier in np.flatnonzero(in_left & in_right):
             same = left.take(left_tier == tier), right.take(right_tier == tier)
             yield pairs_below(own.emd, same, own, other, rank=rank, neighbour=neighbour)
 
 
 def _search(problem: Pairs, groups: Groups, group: int, best: Exchange) -> Exchange:
     """Return the best exchange of these pairs, or ``best`` if it is better."""
-    if not (len(problem.leaving.rows) and len(problem.joining.rows)):
+    if not problem.pairs:
         return best
     bound = best.change if best.leaves >= 0 else -2 * EQUAL
     by_gain, limit = True, problem.slack
-    if len(problem.leaving.rows) * len(problem.joining.rows) > FEW**2:
+    if problem.pairs > FEW**2:
         gaining = _pairs_within(
             problem.leaving.gain, problem.joining.gain, bound + 2 * EQUAL + limit
         )

@@ -21,7 +21,9 @@ class Groups:
     ----------
     counts
         (N, C) float64, samples of each class on each client; whole numbers.
-    tier, assignment
+    tier
+        (N,) int64, numbered from 0 to ``tiers`` - 1.
+    assignment
         (N,) int64.
     allowed
         (N, G), whether a client may join a group; empty if every client may join any.
@@ -50,7 +52,9 @@ class Groups:
         allowed: NDArray[np.bool_] | None,
     ) -> None:
         self.counts = counts.astype(np.float64)
-        self.tier = tier
+        # Only whether two tiers are the same counts; numbered from 0 they can be tallied.
+        self.tier = np.unique(tier, return_inverse=True)[1]
+        self.tiers = int(self.tier.max()) + 1
         self.assignment = assignment.copy()
         self.allowed = np.empty((0, 0), dtype=np.bool_) if allowed is None else allowed
         self.chord = metric == "chord"
