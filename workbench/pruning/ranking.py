@@ -32,12 +32,12 @@ def l2(filters: torch.Tensor) -> torch.Tensor:
     if filters.device.type != "cpu" or filters.dtype not in {torch.float32, torch.float64}:
         return filters.float().square().sum(dim=1)
     rows = filters.numpy()
-    if rows.size < LARGE:
-        return torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
+    if rows.size < LARGE or torch.get_num_threads() == 1:
+        return torch.from_numpy(np.vecdot(rows, rows))
     # Each row is summed by one thread in one order, so the number of threads changes no digit.
     parts = np.array_split(rows, torch.get_num_threads())
     with ThreadPoolExecutor(len(parts)) as threads:
-        sums = list(threads.map(lambda part: np.einsum("ij,ij->i", part, part), parts))
+        sums = list(threads.map(lambda part: np.vecdot(part, part), parts))
     return torch.from_numpy(np.concatenate(sums))
 
 
