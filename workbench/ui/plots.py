@@ -3,6 +3,7 @@
 from workbench.ui.fleet_plots import fleet
 from workbench.ui.grouping_plots import emd_trace, groups, label_distribution
 from workbench.ui.live_plots import calibration
+from workbench.ui.network_plots import link_history, link_schedule, tier_ranges, transfers
 from workbench.ui.panel_plots import durations, links
 from workbench.ui.pruning_plots import candidate_costs, filter_norms, schedule, trade_off, widths
 from workbench.ui.run_plots import (
@@ -29,13 +30,17 @@ __all__ = [
     "frontier",
     "groups",
     "label_distribution",
+    "link_history",
+    "link_schedule",
     "links",
     "pareto",
     "round_durations",
     "schedule",
     "sweep",
+    "tier_ranges",
     "trade_off",
     "traffic",
+    "transfers",
     "visit",
     "widths",
 ]

@@ -1,0 +1,58 @@
+"""Traffic over live links: what is timed and recorded is what the simulation predicts."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench.testbed.traffic import LinkRecorder, busy, transfer_s
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
+
+RATES = [2e6, 8e6, 40e6]
+
+
+@pytest.fixture(scope="module")
+def network():
+    ones = np.ones((len(RATES), 2), dtype=int)
+    fleet = wb.Fleet.from_label_counts(ones, rate_bps=RATES)
+    with wb.NamespaceTestbed(schedule=wb.ConstantSchedule()).up(fleet) as up:
+        yield up
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_messages_take_what_the_simulation_predicts(network, direction):
+    size = 400_000
+    simulated = wb.SimulatedTestbed(schedule=wb.ConstantSchedule(), goodput=0.956)
+    predicted = simulated.up(network.fleet).transfer_s([0, 1, 2], size, 0.0, direction)
+    measured = transfer_s(network, [0, 1, 2], size, direction)
+    assert (measured > 0.95 * predicted).all()  # a burst of 2 ms is saved up
+    assert (measured < 1.15 * predicted + 0.3).all()  # a machine with other work to do
+
+
+def test_a_recorder_sees_what_is_carried_and_asked_for(network):
+    with LinkRecorder(network, every_s=0.1) as recorder, busy(network, ["client-1"]):
+        time.sleep(1)
+        network.set_rate("client-1", 4e6)
+        time.sleep(1)
+    network.set_rate("client-1", 8e6)
+    table = recorder.table()
+    assert len(table) == len(RATES) * (table["time_s"].nunique())
+    busy_one = table[table["client"] == "client-1"]
+    assert set(busy_one["requested_down_bps"]) == {8e6, 4e6}
+    late = busy_one[busy_one["time_s"] > 1.3]
+    assert 3.5e6 < late["measured_down_bps"].median() < 4.2e6
+    idle = table[table["client"] == "client-0"]
+    assert idle["measured_down_bps"].max() < 0.1e6
+
+
+def test_wrong_values_are_refused(network):
+    with pytest.raises(ValueError, match="size_bytes is 0"):
+        transfer_s(network, [0], 0)
+    with pytest.raises(ValueError, match="every_s is 0"):
+        LinkRecorder(network, every_s=0)
+    with pytest.raises(KeyError, match="no client 9"):
+        transfer_s(network, [9], 100)
