@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TIER_ROW = 30
 """Height of a tier's row in pixels, and the diameter of the largest bubble with some air."""
 
-READABLE = 14
-"""From this diameter in pixels on a bubble has room for its number."""
+DIGIT = 5.5
+"""Width of a digit in pixels: a bubble shows its number if it has room for it."""
 
 CELLS_WITH_TEXT = 240
 """Up to so many cells a heat map has room for its numbers."""
@@ -97,7 +97,7 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
                 },
                 "text": [
                     # A blank, not nothing: plotly gives no text back to a point that had none.
-                    str(n) if size >= READABLE else " "
+                    str(n) if size >= 8 + DIGIT * len(str(n)) else " "
                     for n, size in zip(clients, diameter, strict=True)
                 ],
                 "textfont": {"color": "white", "size": 10},
@@ -133,18 +133,19 @@ def label_distribution(
         given = {f"Before: {before.strategy}": before, f"After: {grouping.strategy}": grouping}
     tables = [_excess(each) for each in given.values()]
     limit = max(1.0, *(float(np.abs(table).max()) for table in tables))
-    shown, places = style.panels(list(given), 24 * classes + 190)
+    shares = [_shares(each.counts().sum(axis=0)) for each in given.values()]
+    labels = [
+        f"{name} ({100 * share:.0f}%)" if np.array_equal(shares[0], shares[-1]) else name
+        for name, share in zip(names, shares[0], strict=True)
+    ]
+    shown, places = style.panels(list(given), max(24 * classes, 150) + 190, gap=0.04)
     for (each, table), (row, column) in zip(
         zip(given.values(), tables, strict=True), places, strict=True
     ):
-        shares = _shares(each.counts().sum(axis=0))
         shown.add_trace(
             go.Heatmap(
                 x=[f"{g}<br>{distance:.2f}" for g, distance in enumerate(each.emd())],
-                y=[
-                    f"{name} ({100 * share:.0f}%)"
-                    for name, share in zip(names, shares, strict=True)
-                ],
+                y=labels,
                 z=table,
                 coloraxis="coloraxis",
                 # Adding zero turns -0.0 into 0.0.
@@ -158,8 +159,15 @@ def label_distribution(
         shown.update_xaxes(
             title_text="group, and below it its EMD (l1)", type="category", row=row, col=column
         )
-        shown.update_yaxes(type="category", autorange="reversed", row=row, col=column)
-    shown.update_yaxes(title_text="class (its share of all samples)", row=1, col=1)
+        shown.update_yaxes(
+            type="category",
+            autorange="reversed",
+            showticklabels=column == 1,
+            automargin=True,
+            row=row,
+            col=column,
+        )
+    shown.update_yaxes(title_text="class (share of all)", row=1, col=1)
     return shown.update_layout(
         title_text="What each group has too much or too little of",
         coloraxis={

@@ -34,6 +34,7 @@ def frontier(run: Run) -> go.Figure:
             mode="lines+markers+text",
             text=[str(number) for number in table["iteration"]],
             textposition="top center",
+            cliponaxis=False,
             name="accuracy (number: iteration)",
             customdata=table[["block", "size_bytes"]],
             hovertemplate="iteration %{text}<br>%{x:.2f} MMACs, %{customdata[1]:,} bytes<br>"
@@ -190,7 +191,7 @@ def compared(names: Sequence[str], values: Mapping[str, Sequence[float]], title:
                     "color": [style.colour(number) for number in range(len(names))],
                     "pattern": {"shape": ["", "/", "x", ".", "+"][: len(names)]},
                 },
-                text=[f"{value:.3g}" for value in series],
+                text=[f"{value:,.4g}" for value in series],
                 textposition="outside",
                 cliponaxis=False,
                 showlegend=False,
