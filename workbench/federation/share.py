@@ -7,7 +7,7 @@ tensors, and names as JSON.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import safe_open
@@ -71,7 +71,7 @@ def read(folder: Path) -> tuple[Dataset, Fleet]:
     clients, row = len(about["names"]), int(about["row"])
     nothing = np.zeros(0, dtype=np.int64)
     ends = np.cumsum(sizes)
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, size, end in zip(_PARTS, sizes, ends, strict=True):
         mine = np.arange(end - size, end, dtype=np.int64)
         parts[f"{name}_indices"] = tuple(
