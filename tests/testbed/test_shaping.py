@@ -61,6 +61,7 @@ def shaper_with(*answers) -> tuple[Shaper, Kernel]:
     shaper._socket = kernel = Kernel(*answers)
     shaper._parent = 0xFFFFFFFF
     shaper._sequence = 0
+    shaper._largest, shaper._unsettled = {}, {}
     return shaper, kernel
 
 
@@ -105,3 +106,52 @@ def test_the_counter_is_read_out_of_the_answer(passed, together):
     answers = [late + message(36, 1, body), verdict(1)]
     shaper, _ = shaper_with(*([b"".join(answers)] if together else answers))
     assert shaper.passed_bytes(3) == passed
+
+
+class Queue:
+    """An interface's queue: what burst it was last given, and how much waits in it."""
+
+    def __init__(self, shaper):
+        self.bursts = []
+        self.waiting = 0
+        shaper._apply = lambda _, __, burst: self.bursts.append(burst)
+        shaper._waiting = lambda _: self.waiting
+
+
+def burst_of(rate_bps):
+    return Bucket.for_rate(rate_bps).burst_bytes
+
+
+def test_a_burst_shrinks_only_when_nothing_waits_that_is_larger():
+    shaper, _ = shaper_with()
+    queue = Queue(shaper)
+    for rate in (100e6, 5e6, 0, 20e6):
+        shaper.set_rate(2, rate)
+    # Without this a merged packet of 25 kB would wait for a burst of 3.2 kB for ever.
+    assert queue.bursts == [burst_of(100e6), burst_of(100e6), burst_of(0), burst_of(100e6)]
+    queue.waiting = 3
+    assert not shaper.settle()
+    assert len(queue.bursts) == 4
+    queue.waiting = 0
+    assert shaper.settle()
+    assert queue.bursts[4:] == [burst_of(20e6)]
+    assert shaper.settle()
+    shaper.set_rate(2, 5e6)
+    assert queue.bursts[5:] == [burst_of(20e6)]
+    shaper.forget(2)
+    assert shaper.settle()
+    shaper.set_rate(2, 5e6)
+    assert queue.bursts[6:] == [burst_of(5e6)]
+
+
+def test_a_packet_that_slips_in_gets_its_burst_back():
+    shaper, _ = shaper_with()
+    queue = Queue(shaper)
+    shaper.set_rate(2, 100e6)
+    shaper.set_rate(2, 5e6)
+    waiting = iter([0, 1, 0, 0])
+    shaper._waiting = lambda _: next(waiting)
+    assert not shaper.settle()
+    assert queue.bursts[2:] == [burst_of(5e6), burst_of(100e6)]
+    assert shaper.settle()
+    assert queue.bursts[4:] == [burst_of(5e6)]

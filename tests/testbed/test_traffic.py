@@ -49,6 +49,29 @@ def test_a_recorder_sees_what_is_carried_and_asked_for(network):
     assert idle["measured_down_bps"].max() < 0.1e6
 
 
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_busy_link_that_becomes_slower_goes_on(network, direction):
+    """A queue may hold packets larger than the new burst; they must not block it."""
+    way = f"measured_{direction}_bps"
+    rates = [100e6, 30e6, 6e6, 0, 12e6]
+    with (
+        LinkRecorder(network, every_s=0.1) as recorder,
+        busy(network, ["client-2"], direction),
+    ):
+        began = time.monotonic()
+        ends = []
+        for rate in rates:
+            network.set_rate("client-2", rate)
+            time.sleep(1.5)
+            ends.append(time.monotonic() - began)
+    network.set_rate("client-2", 40e6)
+    table = recorder.table()
+    table = table[table["client"] == "client-2"]
+    for rate, end in zip(rates[1:], ends[1:], strict=True):
+        part = table[table["time_s"].between(end - 0.6, end - 0.1)]
+        assert 0.85 * rate <= part[way].max() <= 1.1 * rate, f"at {rate / 1e6:g} Mbit/s"
+
+
 def test_wrong_values_are_refused(network):
     with pytest.raises(ValueError, match="size_bytes is 0"):
         transfer_s(network, [0], 0)

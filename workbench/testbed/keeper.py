@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from workbench.testbed.addresses import Delay
 
+_SETTLE_MS = 100
+"""How often it is looked whether a link that became slower can have its smaller burst."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -133,6 +136,7 @@ class _Keeper:
             raise RuntimeError("still in the host's network namespace; nothing was touched")
         self._switch = Switch(settings.delay)
         self._shaper = Shaper(delayed=settings.delay.wanted)
+        self._unsettled: set[Shaper] = set()
         self._server = self._new_namespace()
         self._switch.plug("server", self._server, self._home, host=1)
 
@@ -141,11 +145,12 @@ class _Keeper:
     def serve(self) -> NoReturn:
         """Answer until the notebook closes its end, or ends."""
         while self._main.fileno() in self._channels:
-            for descriptor, _ in self._poll.poll(1000):
+            for descriptor, _ in self._poll.poll(_SETTLE_MS if self._unsettled else 1000):
                 if descriptor == self._notebook:
                     self._end()
                 self._serve_one(self._channels[descriptor])
             self._reap()
+            self._unsettled = {shaper for shaper in self._unsettled if not shaper.settle()}
         self._end()
 
     def _serve_one(self, channel: Channel) -> None:
@@ -214,6 +219,8 @@ class _Keeper:
         self._kill_inside(self._namespace(row))
         link = self._links.pop(row)
         self._switch.unplug(link.down)
+        self._shaper.forget(link.down)
+        self._unsettled.discard(link.shaper)
         link.shaper.close()
         os.close(link.namespace)
         return _Answer()
@@ -224,8 +231,10 @@ class _Keeper:
             link = self._links[row]
             if down_bps is not None:
                 self._shaper.set_rate(link.down, down_bps)
+                self._unsettled.add(self._shaper)
             if up_bps is not None:
                 link.shaper.set_rate(link.up, up_bps)
+                self._unsettled.add(link.shaper)
         return _Answer()
 
     def do_counters(self) -> _Answer:

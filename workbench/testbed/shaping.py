@@ -23,7 +23,7 @@ _ERROR, _NEW_QDISC, _GET_QDISC = 2, 36, 38
 _REQUEST, _ACKNOWLEDGE, _ECHO, _REPLACE, _CREATE = 0x1, 0x4, 0x8, 0x100, 0x400
 _KIND, _OPTIONS, _STATISTICS = 1, 2, 7
 _BUCKET_PARAMETERS, _BUCKET_BURST = 1, 6
-_BASIC_STATISTICS = 1
+_BASIC_STATISTICS, _QUEUE_STATISTICS = 1, 3
 _ETHERNET = 1
 _ROOT = 0xFFFFFFFF
 _BELOW_DELAY = 0x00010001
@@ -79,24 +79,67 @@ class Shaper:
         self._socket.bind((0, 0))
         self._parent = _BELOW_DELAY if delayed else _ROOT
         self._sequence = 0
+        self._largest: dict[int, int] = {}
+        """By interface the largest packet, in bytes, that may wait in its queue."""
+        self._unsettled: dict[int, Bucket] = {}
+        """Buckets whose burst is still larger than it should be."""
 
     def set_rate(self, interface: int, rate_bps: float) -> None:
-        """Limit what leaves an interface; packets that wait are kept."""
+        """Limit what leaves an interface; packets that wait are kept.
+
+        The kernel takes in merged packets up to the size of the burst, and one that is larger
+        than a burst that was made smaller since would block its queue for ever. So a burst
+        shrinks only once nothing waits that came in under the old one: see `settle`.
+        """
         bucket = Bucket.for_rate(rate_bps)
+        largest = max(self._largest.get(interface, 0), bucket.burst_bytes)
+        self._apply(interface, bucket, largest if rate_bps else bucket.burst_bytes)
+        self._largest[interface] = largest
+        if rate_bps and largest > bucket.burst_bytes:
+            self._unsettled[interface] = bucket
+        else:
+            self._unsettled.pop(interface, None)
+
+    def settle(self) -> bool:
+        """Shrink the bursts of interfaces whose queues are empty; True if no one is left."""
+        for interface, bucket in list(self._unsettled.items()):
+            if self._waiting(interface):
+                continue
+            self._apply(interface, bucket, bucket.burst_bytes)
+            if self._waiting(interface):
+                # Something came in just before: it may be too large for the new burst.
+                self._apply(interface, bucket, self._largest[interface])
+                continue
+            self._largest[interface] = bucket.burst_bytes
+            del self._unsettled[interface]
+        return not self._unsettled
+
+    def forget(self, interface: int) -> None:
+        """Forget an interface that is not there any more."""
+        self._largest.pop(interface, None)
+        self._unsettled.pop(interface, None)
+
+    def _apply(self, interface: int, bucket: Bucket, burst_bytes: int) -> None:
         rate = struct.pack("=BBHhHI", 0, _ETHERNET, 0, 0, 0, bucket.rate_bytes_per_s)
         peak = bytes(len(rate))
         parameters = rate + peak + struct.pack("=III", bucket.queue_bytes, 0, 0)
         options = _attribute(_BUCKET_PARAMETERS, parameters) + _attribute(
-            _BUCKET_BURST, struct.pack("=I", bucket.burst_bytes)
+            _BUCKET_BURST, struct.pack("=I", burst_bytes)
         )
         body = self._about(interface) + _attribute(_KIND, b"tbf\0") + _attribute(_OPTIONS, options)
         self._ask(_NEW_QDISC, _CREATE | _REPLACE, body)
 
+    def _waiting(self, interface: int) -> int:
+        """Return the packets that wait in an interface's queue."""
+        return int(struct.unpack_from("=I", self._statistics(interface, _QUEUE_STATISTICS))[0])
+
+    def _statistics(self, interface: int, kind: int) -> bytes:
+        answer = self._ask(_GET_QDISC, _ECHO, self._about(interface))
+        return _find(_find(answer[36:], _STATISTICS), kind)
+
     def passed_bytes(self, interface: int) -> int:
         """Return the bytes that left an interface through its bucket since it was made."""
-        answer = self._ask(_GET_QDISC, _ECHO, self._about(interface))
-        statistics = _find(_find(answer[36:], _STATISTICS), _BASIC_STATISTICS)
-        return int(struct.unpack_from("=Q", statistics)[0])
+        return int(struct.unpack_from("=Q", self._statistics(interface, _BASIC_STATISTICS))[0])
 
     def close(self) -> None:
         """Close the socket."""
