@@ -13,8 +13,14 @@ from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
 from workbench.grouping.result import Grouping
 from workbench.grouping.sweep import sweep
+from workbench.pruning.blocks import find_blocks
+from workbench.pruning.codec import decode, encode
 from workbench.pruning.cost import Cost, cost_of
+from workbench.pruning.export import export_model
+from workbench.pruning.latency import LatencyTable
+from workbench.pruning.multipliers import WidthMultiplier
 from workbench.pruning.netadapt import NetAdapt
+from workbench.pruning.ranking import register_ranking
 from workbench.search import presets
 from workbench.search.compare import Comparison, compare
 from workbench.search.policies import (
@@ -53,6 +59,7 @@ __all__ = [
     "FedProx",
     "Fleet",
     "Grouping",
+    "LatencyTable",
     "LearningRateSchedule",
     "LinkTrace",
     "NamespaceTestbed",
@@ -69,15 +76,21 @@ __all__ = [
     "Tier",
     "TierSchedule",
     "TraceSchedule",
+    "WidthMultiplier",
     "compare",
     "cost_of",
+    "decode",
     "doctor",
+    "encode",
+    "export_model",
+    "find_blocks",
     "load_dataset",
     "load_tiers",
     "load_trace",
     "models",
     "plots",
     "presets",
+    "register_ranking",
     "shipped_traces",
     "sweep",
 ]

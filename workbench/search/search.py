@@ -20,7 +20,6 @@ from workbench.federation.nodes import discover
 from workbench.federation.strategies import FedAvg
 from workbench.grouping.netdag import NetDAG
 from workbench.pruning import codec
-from workbench.pruning.cost import cost_of
 from workbench.pruning.netadapt import NetAdapt
 from workbench.search import changes
 from workbench.search import config as settings
@@ -237,7 +236,7 @@ class Search:
     @cached_property
     def initial_cost(self) -> Cost:
         """What the initial model costs."""
-        return cost_of(self.model, self.dataset.input_shape)
+        return self.netadapt.cost(self.model, self.dataset.input_shape)
 
     @property
     def pretrain_rounds(self) -> int:
