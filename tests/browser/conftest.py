@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "reports" / "screenshots"
 PATIENCE_MS = 60_000
 """Shared machines stall: nothing is waited for longer than it takes, but for this long at most."""
+
+RUN_MS = 240_000
+"""The same for running the cells, which may have to compile the kernels of the grouping first."""
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -120,6 +123,19 @@ def _await(served: Lab, server: subprocess.Popen[bytes], log: Path) -> None:
             return
 
 
+_FIGURES_FIT = """() => [...document.querySelectorAll('.js-plotly-plot')]
+  .filter(plot => plot.clientWidth > 0)
+  .every(plot => {
+    const drawn = plot.querySelector('.main-svg');
+    return drawn && Math.abs(drawn.getBoundingClientRect().width - plot.clientWidth) < 2;
+  })"""
+
+_CUT_OFF = """() => [...document.querySelectorAll(
+    '.jp-OutputArea .widget-label, .jp-OutputArea button, .jp-OutputArea select')]
+  .filter(one => one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1)
+  .map(one => one.innerText)"""
+
+
 @dataclass
 class Visit:
     """A page in JupyterLab, and what its console complained about."""
@@ -143,7 +159,7 @@ class Visit:
             self.page.keyboard.press("Shift+Enter")
         for n in range(number):
             done = cells.nth(n).locator(".jp-InputPrompt")
-            expect(done).to_have_text(re.compile(r"\[\d+\]:"))
+            expect(done).to_have_text(re.compile(r"\[\d+\]:"), timeout=RUN_MS)
 
     def tab(self, name: str) -> None:
         """Show a tab of the panel."""
@@ -151,7 +167,7 @@ class Visit:
             ".lm-TabBar-tab.jupyter-widget-tab-title, .widget-tab .lm-TabBar-tab"
         ).filter(has_text=name).first.click()
 
-    def field(self, label: str) -> Locator:
+    def control(self, label: str) -> Locator:
         """Return the control with this label in the tab that is shown."""
         return self.page.locator(
             f".jupyter-widgets:has(> .widget-label:text-is('{label}')):visible"
@@ -160,6 +176,37 @@ class Visit:
     def button(self, text: str) -> Locator:
         """Return a button of the tab that is shown."""
         return self.page.locator(f"button.jupyter-button:has-text('{text}'):visible").first
+
+    def drawn(self) -> None:
+        """Wait until the figures that are shown fill their places."""
+        self.until(
+            lambda: bool(self.page.evaluate(_FIGURES_FIT)), "figures as wide as their places"
+        )
+
+    def assert_nothing_is_cut_off(self) -> None:
+        """Fail if a label, a button or a figure is wider than the place that it has."""
+        assert self.page.evaluate(_CUT_OFF) == []
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until something holds that no single element shows."""
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while not holds():
+            if time.monotonic() > end:
+                pytest.fail(f"the page never showed {what}")
+            self.page.wait_for_timeout(50)
+
+    def save(self) -> None:
+        """Save the notebook, and wait until it is on the disk."""
+        self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
+        self.page.keyboard.press("Control+s")
+        expect(
+            self.page.locator(".jp-Document .lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
+        ).to_have_count(0)
+
+    def reload(self) -> None:
+        """Load the page again, as after closing it; the kernel has gone on."""
+        self.page.reload()
+        self.page.locator(".jp-Notebook .js-plotly-plot:visible").first.wait_for()
 
     def shot(self, name: str) -> None:
         """Keep a picture of the whole page, as wide as the page is."""

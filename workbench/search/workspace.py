@@ -15,7 +15,6 @@ from workbench.federation import payload
 from workbench.federation.records import ClientRecord, Group, Job, Outcome, columns
 from workbench.federation.rounds import RoundDriver
 from workbench.pruning import codec
-from workbench.pruning.cost import cost_of
 from workbench.search import changes
 from workbench.search import config as settings
 from workbench.search.state import State
@@ -125,7 +124,10 @@ class Workspace:
 
     def cost_of(self, description: str) -> Cost:
         """Return what an architecture costs."""
-        return cost_of(codec.build(description), self.input_shape)
+        netadapt = self.search.netadapt
+        if "latency" in netadapt.budgets:
+            return netadapt.cost(codec.build(description), self.input_shape)
+        return codec.described_cost(description)
 
     def whole_model(self) -> Job:
         """Return the global model as a job."""
@@ -170,18 +172,11 @@ class Workspace:
         return state
 
     def take_changes(self, state: State) -> None:
-        """Let what was changed since the last round come into force, and keep it for a resumed run.
+        """Let what was changed since the last round come into force; called between rounds.
 
         Another grouping is used from the next iteration on, another schedule at once.
         """
-        pending = self.search.session.changes
-        changed = bool(pending or self._link_changes)
-        while pending:
-            name, value = pending.popleft()
-            self._apply(name, value)
-            self.event(state, "change", setting=name, value=settings.describe(value))
-        if changed:
-            self._write_link_changes(state)
+        if self.search.session.changes or self._link_changes:
             self.checkpoint(state)
 
     def _apply(self, name: str, value: Any) -> None:  # noqa: ANN401  # a part of the search
@@ -200,7 +195,13 @@ class Workspace:
             self._write(state, "link", asdict(self._link_changes.popleft()))
 
     def checkpoint(self, state: State) -> None:
-        """Keep the state, so that a killed run goes on from here."""
+        """Keep the state with what was changed, so that a killed run goes on from here."""
+        pending = self.search.session.changes
+        while pending:
+            name, value = pending.popleft()
+            self._apply(name, value)
+            self.event(state, "change", setting=name, value=settings.describe(value))
+        self._write_link_changes(state)
         state.time_s = self.time.now_s()
         self.folder.save_checkpoint(*state.pack())
 

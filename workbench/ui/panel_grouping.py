@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import pandas as pd
 
+from workbench.grouping.annealed import AnnealedGrouping
 from workbench.grouping.balanced import BalancedGrouping
 from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
@@ -27,9 +28,10 @@ STRATEGIES: dict[str, type[GroupingStrategy]] = {
     "network-aware": NetworkAwareGrouping,
     "random": RandomGrouping,
     "balanced": BalancedGrouping,
+    "annealed": AnnealedGrouping,
 }
 PARAMETERS = (
-    "coeff", "max_iter", "metric", "max_slowdown", "anneal_steps", "seed", "max_ratio",
+    "coeff", "max_iter", "metric", "max_slowdown", "proposals", "seed", "max_ratio",
 )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ class GroupingTab:
             [
                 row(self.strategy, self.coeff, self.max_iter),
                 row(self.metric, self.limited, self.max_slowdown, self.max_ratio),
-                row(self.anneal_steps, self.seed),
+                row(self.proposals, self.seed),
                 self._note,
                 row(self._groups.box, beside, widths=("1fr", "1fr")),
                 row(self._pareto.box, self._points.box, widths=("3fr", "2fr")),
@@ -89,8 +91,8 @@ class GroupingTab:
         self.seed = widgets.BoundedIntText(
             description="Seed", min=0, max=2**31 - 1, layout=width(270), style=LABEL
         )
-        self.anneal_steps = widgets.BoundedIntText(
-            description="Annealing steps", min=0, max=10_000_000, step=10_000, layout=width(270),
+        self.proposals = widgets.BoundedIntText(
+            description="Proposals", min=0, max=10_000_000, step=10_000, layout=width(270),
             style=LABEL,
         )  # fmt: skip
         self.max_ratio = widgets.FloatSlider(
@@ -160,8 +162,6 @@ class GroupingTab:
             if settings.get(name) is not None:
                 set_(control, value=settings[name])
             there = name in settings and (name != "max_slowdown" or self.limited.value)
-            if name == "seed" and "anneal_steps" in settings:
-                there = settings["anneal_steps"] > 0
             control.layout.display = "" if there else "none"
         self.limited.layout.display = "" if "max_slowdown" in settings else "none"
 
@@ -177,9 +177,8 @@ class GroupingTab:
             ("random", RandomGrouping()),
         ):
             shown.setdefault(name, group(other))
-        quick: dict[str, Any] = {"anneal_steps": 0} if hasattr(strategy, "anneal_steps") else {}
         pair = {name: shown[name] for name in list(shown)[:2]}
-        basis = replace(strategy, **quick) if isinstance(strategy, NetDAG) else NetDAG()
+        basis = strategy if isinstance(strategy, NetDAG) else NetDAG()
         points, tables = _points(shown, {c: group(replace(basis, coeff=c)) for c in COEFFS}, sizes)
         traced = grouping.emd_trace is not None
         # Other data in the same figures are quick to show; other axes or names need new figures.

@@ -163,10 +163,14 @@ def _readable(table: pd.DataFrame, bottleneck: int | None) -> pd.DataFrame:
         for row, (cut, present) in enumerate(zip(table["cut"], table["present"], strict=True))
     ]
     shown["state"] = names
+    down, up = table["requested_down_bps"] / 1e6, table["requested_up_bps"] / 1e6
+    shown["wanted"] = [
+        f"{one:.4g}" if one == other else f"↓ {one:.4g} ↑ {other:.4g}"
+        for one, other in zip(down, up, strict=True)
+    ]
     for direction, arrow in (("down", "↓"), ("up", "↑")):
-        for name, column in (("wanted", "requested"), ("measured", "measured")):
-            if f"{column}_{direction}_bps" in table:
-                shown[f"{name} {arrow}"] = table[f"{column}_{direction}_bps"] / 1e6
+        if f"measured_{direction}_bps" in table:
+            shown[f"measured {arrow}"] = table[f"measured_{direction}_bps"] / 1e6
     first = np.array([not name for name in names])
     return shown.iloc[np.lexsort((table["requested_down_bps"].to_numpy(), first))]
 

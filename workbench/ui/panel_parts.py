@@ -164,7 +164,9 @@ def row(*children: widgets.Widget, widths: tuple[str, ...] = ()) -> widgets.Box:
     return widgets.GridBox(
         list(children),
         layout=widgets.Layout(
-            width="100%", grid_template_columns=" ".join(f"minmax(0, {w})" for w in widths)
+            width="100%",
+            grid_gap="8px 16px",
+            grid_template_columns=" ".join(f"minmax(0, {w})" for w in widths),
         ),
     )
 

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from workbench.ui.panel_desk import Desk
 
 TESTBEDS = {"simulated": SimulatedTestbed, "namespaces": NamespaceTestbed}
-RULES = {"redraw from the tier": "tiers", "constant": "constant", "recorded trace": "traces"}
+RULES = {
+    "redrawn from the tier": "tiers",
+    "kept at one rate": "constant",
+    "led by a trace": "traces",
+}
 
 
 class ScheduleControls:
@@ -34,7 +38,7 @@ class ScheduleControls:
             description="Testbed", options=list(TESTBEDS), layout=width(270), style=LABEL
         )
         self.rule = widgets.Dropdown(
-            description="Links change", options=RULES, layout=width(270), style=LABEL
+            description="Links are", options=RULES, layout=width(300), style=LABEL
         )
         self.period = widgets.BoundedFloatText(
             description="Period (s)", min=0.1, max=1e6, layout=width(270), style=LABEL

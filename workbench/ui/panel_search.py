@@ -183,6 +183,7 @@ class SearchTab:
         failures = run.failures()
         if not failures.empty:
             failures = failures.assign(client=[run.fleet.names[n] for n in failures["client"]])
+            failures = failures[["client", "iteration", "round", "status", "reason"]]
         self._failures.show(failures.iloc[::-1])
 
 
