@@ -40,8 +40,19 @@ def driver_with(workers: int, dataset: Dataset, fleet: Fleet) -> tuple[RoundDriv
     return RoundDriver(grid, time_, discover(grid, len(fleet)), RoundLimits()), grid
 
 
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Remember the children that other tests have left running, such as a browser's driver."""
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children())
+
+
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """Return this test's child processes."""
+    return [child for child in psutil.Process().children() if child.pid not in OTHERS]
 
 
 def test_the_same_bits_with_any_number_of_workers(digits: Dataset, seven: Fleet) -> None:
