@@ -13,6 +13,7 @@ import pytest
 
 import workbench as wb
 from tests.grouping.fleets import CANDIDATE_BYTES, GOLDENS, cifar_like, golden
+from workbench.grouping.study import study
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,40 +25,34 @@ SEEDS = 20
 COEFFS = [tenth / 10 for tenth in range(1, 11)]
 
 
-def limited(metric: Metric) -> dict[str, GroupingStrategy]:
-    return {
+def strategies(metric: Metric) -> dict[str, dict[str, GroupingStrategy]]:
+    """Return what is compared: a name for each strategy, by kind."""
+    limits = {
         f"NetDAG, COEFF {coeff:g}, max_slowdown {limit:g}": wb.NetDAG(
             coeff=coeff, max_slowdown=limit, metric=metric
         )
         for coeff in (0.9, 1.0)
         for limit in (1.0, 1.1)
     }
+    return {
+        "other": {"random": wb.RandomGrouping(), "network-aware": wb.NetworkAwareGrouping()},
+        "published": {
+            f"COEFF {coeff:g}": wb.NetDAG(coeff=coeff, metric=metric) for coeff in COEFFS
+        },
+        "ours": {**limits, "annealed": wb.AnnealedGrouping(metric=metric)},
+    }
 
 
-def study(fleets: list[wb.Fleet], metric: Metric) -> pd.DataFrame:
+def mean_of(fleets: list[wb.Fleet], metric: Metric) -> pd.DataFrame:
     """Return mean EMD and mean duration of the round over the fleets, one row a strategy."""
-    strategies: dict[tuple[str, str], GroupingStrategy] = {
-        ("other", "random"): wb.RandomGrouping(),
-        ("other", "network-aware"): wb.NetworkAwareGrouping(),
-    }
-    strategies |= {
-        ("published", f"COEFF {coeff:g}"): wb.NetDAG(coeff=coeff, metric=metric) for coeff in COEFFS
-    }
-    strategies |= {("ours", name): each for name, each in limited(metric).items()}
-    strategies["ours", "annealed"] = wb.AnnealedGrouping(metric=metric)
-    rows = []
-    for fleet in fleets:
-        for (kind, name), strategy in strategies.items():
-            grouping = strategy.group(fleet, 7, sizes_bytes=CANDIDATE_BYTES)
-            rows.append(
-                {
-                    "kind": kind,
-                    "name": name,
-                    "emd": grouping.emd(metric).mean(),
-                    "duration_s": grouping.round_duration_s(CANDIDATE_BYTES).max(),
-                }
-            )
-    return pd.DataFrame(rows).groupby(["kind", "name"])[["emd", "duration_s"]].mean()
+    return pd.concat(
+        {
+            kind: study(fleets, CANDIDATE_BYTES, members, metric=metric)
+            .groupby("strategy")[["emd", "duration_s"]]
+            .mean()
+            for kind, members in strategies(metric).items()
+        }
+    )
 
 
 def assert_not_beaten(means: pd.DataFrame, names: Iterable[str]) -> None:
@@ -84,7 +79,7 @@ def assert_annealed_beat_all(means: pd.DataFrame) -> None:
 @pytest.mark.parametrize("metric", ["l1", "chord"])
 @pytest.mark.parametrize("clients", [56, 112, 210])
 def test_no_published_point_is_better_in_both(clients: int, metric: Metric) -> None:
-    means = study([cifar_like(clients, seed) for seed in range(SEEDS)], metric)
+    means = mean_of([cifar_like(clients, seed) for seed in range(SEEDS)], metric)
     assert_not_beaten(means, means.loc["ours"].index)
     assert_annealed_beat_all(means)
     start_s = means.loc[("other", "network-aware"), "duration_s"]
@@ -96,4 +91,4 @@ def test_no_published_point_is_better_in_both(clients: int, metric: Metric) -> N
 @pytest.mark.parametrize("metric", ["l1", "chord"])
 def test_on_each_published_case(name: str, metric: Metric) -> None:
     # One fleet says little about strategies that stop at the first obstacle; annealing does not.
-    assert_annealed_beat_all(study([golden(name)], metric))
+    assert_annealed_beat_all(mean_of([golden(name)], metric))
