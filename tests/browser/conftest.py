@@ -230,6 +230,8 @@ def visit(lab: Lab, chromium: Browser) -> Iterator[Visit]:
     page.on("pageerror", lambda error: visited.errors.append(str(error)))
     yield visited
     visited.shot("last")
+    for session in json.loads(lab.call("api/sessions")):  # a kernel less for the next test
+        lab.call(f"api/sessions/{session['id']}", "DELETE")
     page.close()
     context.close()
     assert visited.errors == []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from workbench.ui.panel_desk import Desk
+from workbench.ui.panel_figure import Library
 from workbench.ui.panel_fleet import FleetTab
 from workbench.ui.panel_grouping import GroupingTab
 from workbench.ui.panel_network import NetworkTab
@@ -72,7 +73,8 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         for number, page in enumerate(self.pages):
             self.tabs.set_title(number, page.title)
         super().__init__(
-            [widgets.HTML(STYLE), self.desk.message, self.desk.code, self.tabs], layout=WIDE
+            [Library(), widgets.HTML(STYLE), self.desk.message, self.desk.code, self.tabs],
+            layout=WIDE,
         )
         self.refresh()
         refresher = self._refresher = Refresher(self)

@@ -10,7 +10,8 @@ import pandas as pd
 
 from workbench.fleet import Fleet
 from workbench.ui import fleet_plots
-from workbench.ui.panel_parts import LABEL, Controls, Plot, Table, note, row, width
+from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
 
 if TYPE_CHECKING:
     from workbench.ui.panel_desk import Desk

@@ -14,7 +14,8 @@ from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
 from workbench.grouping.sweep import COEFFS
 from workbench.ui import grouping_plots, panel_plots, style, sweep_plots
-from workbench.ui.panel_parts import LABEL, Controls, Plot, Table, note, row, width
+from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

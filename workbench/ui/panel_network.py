@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from workbench.ui import panel_plots
-from workbench.ui.panel_parts import LABEL, Controls, Plot, Table, note, row, width
+from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
 from workbench.ui.panel_schedule import ScheduleControls, TierControls
 
 if TYPE_CHECKING:

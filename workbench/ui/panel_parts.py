@@ -1,4 +1,4 @@
-"""What the tabs of the control room are made of: controls, figures, tables."""
+"""What the tabs of the control room are made of: controls, tables, notes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import html
 import threading
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import ipywidgets as widgets
 import pandas as pd
-import plotly.graph_objects as go
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 
 WIDE = widgets.Layout(width="100%")
@@ -48,70 +46,6 @@ class Controls:
                         setattr(widget, name, value)
             finally:
                 self._setting = False
-
-
-class Fit(anywidget.AnyWidget):
-    """Tells figures that their place has another size, as when their tab is shown.
-
-    A FigureWidget draws itself once, in whatever width it finds; plotly's ``responsive`` then
-    follows the window only.
-    """
-
-    _esm = """
-    let due = false;
-    function render({ el }) {
-      el.style.width = "100%";
-      const watch = new ResizeObserver(() => {
-        if (due || !el.clientWidth) return;
-        due = true;
-        requestAnimationFrame(() => {
-          due = false;
-          window.dispatchEvent(new Event("resize"));
-        });
-      });
-      watch.observe(el);
-      return () => watch.disconnect();
-    }
-    export default { render };
-    """
-
-
-class Plot:
-    """A figure that stays in its place while what it shows changes."""
-
-    def __init__(self, height: int = 360) -> None:
-        self.widget = go.FigureWidget()
-        self.widget.update_layout(autosize=True, height=height, template="plotly_white")
-        config = self.widget._config  # noqa: SLF001  # there is no other way to set it
-        self.widget._config = {**config, "responsive": True, "displaylogo": False}  # noqa: SLF001
-        self._height = height
-        self._layout: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        place = widgets.Layout(width="100%", min_width="0", overflow="hidden")
-        self.box = widgets.VBox([Fit(), self.widget], layout=place)
-
-    def show(self, figure: go.Figure) -> None:
-        """Show a figure; where it has the same traces as before, only their data are sent."""
-        figure.update_layout(autosize=True, width=None, height=self._height)
-        layout = figure.layout.to_plotly_json()
-        del layout["template"]  # the widget has it, and it is large
-        kinds = [trace.type for trace in figure.data]
-        with self._lock, self.widget.batch_update():
-            if [trace.type for trace in self.widget.data] == kinds:
-                for shown, wanted in zip(self.widget.data, figure.data, strict=True):
-                    shown.update(wanted.to_plotly_json(), overwrite=True)
-            else:
-                self.widget.data = []
-                self.widget.add_traces(list(figure.data))
-            if layout != self._layout:
-                self.widget.layout.update(layout, overwrite=True)
-                self._layout = layout
-
-    def update(self, traces: Sequence[Mapping[str, Any]]) -> None:
-        """Give the traces of the figure that is shown other data: quicker than a new figure."""
-        with self._lock, self.widget.batch_update():
-            for shown, wanted in zip(self.widget.data, traces, strict=True):
-                shown.update(wanted, overwrite=True)
 
 
 class Table:

@@ -11,7 +11,8 @@ import pandas as pd
 from workbench.search.compare import compare
 from workbench.search.run import Run
 from workbench.ui import panel_export, run_plots, run_report
-from workbench.ui.panel_parts import LABEL, WIDE, Controls, Plot, Table, note, row, width
+from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, note, row, width
 from workbench.ui.panel_search import readable_frontier
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import ipywidgets as widgets
 import pandas as pd
 
 from workbench.ui import run_plots, style
-from workbench.ui.panel_parts import LABEL, WIDE, Controls, Plot, Table, row
+from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, row
 from workbench.ui.panel_run import sentence
 
 if TYPE_CHECKING:
