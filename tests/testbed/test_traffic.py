@@ -72,6 +72,30 @@ def test_a_busy_link_that_becomes_slower_goes_on(network, direction):
         assert 0.85 * rate <= part[way].max() <= 1.1 * rate, f"at {rate / 1e6:g} Mbit/s"
 
 
+def test_links_follow_recorded_rates_with_outages(network, tmp_path):
+    (tmp_path / "down.csv").write_text(
+        "time_s,rate_bps\n0,8000000\n1.5,0\n3,20000000\n4.5,1\n6,1\n"
+    )
+    (tmp_path / "up.csv").write_text("time_s,rate_bps\n0,3000000\n6,3000000\n")
+    trace = wb.LinkTrace(down=tmp_path / "down.csv", up=tmp_path / "up.csv")
+    schedule = wb.TraceSchedule([trace], loop=False)
+    testbed = wb.NamespaceTestbed(schedule=schedule)
+    simulated = wb.SimulatedTestbed(schedule=schedule).up(network.fleet)
+    with testbed.up(network.fleet) as net, LinkRecorder(net, every_s=0.1) as recorder:
+        begun = net.now_s()
+        with busy(net, [2]):
+            time.sleep(5.5 - net.now_s())
+        table = recorder.table()
+    table = table[table["client"] == "client-2"].assign(now_s=table["time_s"] + begun)
+    for begin, end, rate in ((0.7, 1.4, 8e6), (1.8, 2.9, 0.0), (3.7, 4.4, 20e6), (4.8, 5.4, 1.0)):
+        part = table[table["now_s"].between(begin, end)]
+        simulated.advance(begin)
+        assert simulated.rates_bps()[2] == rate
+        assert set(part["requested_down_bps"]) == {rate}
+        assert part["measured_down_bps"].max() == pytest.approx(rate, rel=0.15, abs=30_000)
+        assert set(part["requested_up_bps"]) == {3e6}
+
+
 def test_wrong_values_are_refused(network):
     with pytest.raises(ValueError, match="size_bytes is 0"):
         transfer_s(network, [0], 0)

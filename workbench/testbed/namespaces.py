@@ -25,7 +25,7 @@ from workbench.testbed.base import Network, Testbed
 from workbench.testbed.enclosure import Enclosure, NetworkLostError
 from workbench.testbed.links import LinkState
 from workbench.testbed.schedules import AnySchedule, TierSchedule
-from workbench.testbed.shaping import Bucket
+from workbench.testbed.shaping import LOWEST_RATE_BPS, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +98,7 @@ class NamespaceNetwork(Network):
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._closed = False
+        self._failure: Exception | None = None
         self.inside = self._enclose()
         try:
             self._put_up()
@@ -248,8 +249,14 @@ class NamespaceNetwork(Network):
 
     def _apply(self) -> None:
         """Bring the links to what they should be now."""
+        if self._failure is not None:
+            raise RuntimeError("the links do not follow their schedule any more") from self._failure
         wanted = self._state.segment(self.now_s())
-        new = {"down": wanted.down_bps, "up": wanted.up_bps}
+        # A recorded rate may be next to nothing, which the kernel cannot count.
+        new = {
+            name: np.where((rates > 0) & (rates < LOWEST_RATE_BPS), LOWEST_RATE_BPS, rates)
+            for name, rates in (("down", wanted.down_bps), ("up", wanted.up_bps))
+        }
         differs = {name: new[name] != self._applied[name] for name in new}
         rows = np.flatnonzero((differs["down"] | differs["up"]) & self._state.present)
         if rows.size:
@@ -262,7 +269,7 @@ class NamespaceNetwork(Network):
                 for row in rows
             ]
             self.inside.set_rates(rates)
-        self._applied = {name: rates.copy() for name, rates in new.items()}
+        self._applied = new
         self._wake.notify_all()
 
     def _sample(self) -> tuple[float, NDArray[np.int64]]:
@@ -281,20 +288,28 @@ class NamespaceNetwork(Network):
 
     def _mind(self) -> None:
         """Follow the schedule and read the counters, until the network is down."""
-        with suppress(NetworkLostError), self._lock:
-            while not self._closed:
-                now = self.now_s()
-                segment = self._state.segment(now)
-                until = min(segment.until_s, self._samples[-1][0] + _SAMPLE_S)
-                self._wake.wait(max(0.0, until - now))
-                if self._closed:
-                    return
-                before = self._applied
-                self._apply()
-                changed = (before["down"] != self._applied["down"]) | (
-                    before["up"] != self._applied["up"]
-                )
-                if changed.any():
-                    self._state.tell("rate", np.flatnonzero(changed), self.now_s())
-                if self.now_s() - self._samples[-1][0] >= _SAMPLE_S:
-                    self._sample()
+        with self._lock, suppress(NetworkLostError):
+            try:
+                self._keep_minding()
+            except NetworkLostError:
+                raise
+            except Exception as error:  # noqa: BLE001  # raised again where a control is used
+                self._failure = error
+
+    def _keep_minding(self) -> None:
+        while not self._closed:
+            now = self.now_s()
+            segment = self._state.segment(now)
+            until = min(segment.until_s, self._samples[-1][0] + _SAMPLE_S)
+            self._wake.wait(max(0.0, until - now))
+            if self._closed:
+                return
+            before = self._applied
+            self._apply()
+            changed = (before["down"] != self._applied["down"]) | (
+                before["up"] != self._applied["up"]
+            )
+            if changed.any():
+                self._state.tell("rate", np.flatnonzero(changed), self.now_s())
+            if self.now_s() - self._samples[-1][0] >= _SAMPLE_S:
+                self._sample()
