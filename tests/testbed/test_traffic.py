@@ -69,7 +69,8 @@ def test_a_busy_link_that_becomes_slower_goes_on(network, direction):
     table = table[table["client"] == "client-2"]
     for rate, end in zip(rates[1:], ends[1:], strict=True):
         part = table[table["time_s"].between(end - 0.6, end - 0.1)]
-        assert 0.85 * rate <= part[way].max() <= 1.1 * rate, f"at {rate / 1e6:g} Mbit/s"
+        # Packets pass in bursts, so that what a tenth of a second carries says little by itself.
+        assert 0.85 * rate <= part[way].mean() <= 1.1 * rate, f"at {rate / 1e6:g} Mbit/s"
 
 
 def test_links_follow_recorded_rates_with_outages(network, tmp_path):
