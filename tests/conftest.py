@@ -15,6 +15,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from workbench.data.datasets import Dataset, load_dataset
 from workbench.fleet import Fleet
+from workbench.testbed.base import Testbed
+from workbench.testbed.namespaces import NamespaceTestbed
+from workbench.testbed.schedules import ConstantSchedule
 
 # Shared machines stall now and then: no example fails for being slow.
 settings.register_profile("workbench", deadline=None)
@@ -87,6 +90,26 @@ def counted_fleet() -> Fleet:
     """Return 28 clients with label counts and links, but no samples."""
     counts = np.random.default_rng(3).integers(0, 40, size=(28, 10))
     return Fleet.from_label_counts(counts, seed=3)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("namespaces", "docker")
+    ],
+)
+def live_testbed(request: pytest.FixtureRequest, missing: Missing) -> Callable[..., Testbed]:
+    """Return what makes a live testbed, of each kind in turn; links are constant unless told."""
+    from workbench.testbed import docker, probe
+
+    kind: str = request.param
+    why_not, testbed, own = {
+        "namespaces": (probe.why_no_namespaces, NamespaceTestbed, {}),
+        "docker": (docker.why_not, docker.DockerTestbed, {"memory": "1g"}),
+    }[kind]
+    if reason := why_not():
+        missing(kind, reason)
+    return lambda **options: testbed(**({"schedule": ConstantSchedule()} | own | options))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from workbench.federation import flower
+from workbench.federation.engines import live_engine
 from workbench.federation.live_grid import SuperLinkLostError
 from workbench.federation.superlink import PORT, LiveEngine
 from workbench.fleet import Fleet
@@ -22,7 +22,7 @@ from workbench.testbed import linux
 from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.schedules import ConstantSchedule
 
-pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
+from .live_app import make_app
 
 FAST = 200e6
 
@@ -30,31 +30,6 @@ FAST = 200e6
 def fleet_of(rates_bps) -> Fleet:
     rates = np.asarray(rates_bps, dtype=float)
     return Fleet.from_label_counts(np.ones((len(rates), 4), dtype=int), rate_bps=rates, seed=1)
-
-
-def make_app() -> ClientApp:
-    """Make an app that adds its client's row + 1, and does what the message's config says."""
-    app = ClientApp()
-
-    @app.train()
-    def train(message, context):
-        row = context.node_config["partition-id"]
-        config = message.content["config"]
-        weights = message.content["weights"]["float32"].numpy()
-        time.sleep(config["sleep_s"])
-        if config["fail"]:
-            raise ZeroDivisionError(f"client {row} was told to fail")
-        calls = context.state.setdefault("calls", MetricRecord({"count": 0}))
-        calls["count"] += 1
-        added = weights + np.float32(row + 1)
-        metrics = {"row": row, "count": calls["count"], "clients": context.node_config["clients"]}
-        content = {
-            "weights": ArrayRecord({"float32": Array(added)}),
-            "metrics": MetricRecord(metrics),
-        }
-        return Message(RecordDict(content), reply_to=message)
-
-    return app
 
 
 def configs(clients: int) -> list[dict]:
@@ -94,12 +69,12 @@ def collect(live, sent, wanted=None, timeout_s=30.0) -> dict[int, Message]:
 
 
 @pytest.fixture(scope="module")
-def live():
+def live(live_testbed):
     """Four clients, the last one behind a slow link."""
     fleet = fleet_of([FAST, FAST, FAST, 4e6])
     with (
-        NamespaceTestbed(schedule=ConstantSchedule()).up(fleet) as net,
-        LiveEngine(net, make_app(), configs(4)) as engine,
+        live_testbed().up(fleet) as net,
+        live_engine(net, make_app(), configs(4)) as engine,
     ):
         engine.net = net
         yield engine
@@ -262,9 +237,9 @@ def test_a_client_that_is_removed_is_lost_and_comes_back_with_its_link(live):
     assert not collect(live, send(live, [0], weights_of(0.1, seed=14)))[0].has_error()
 
 
-def test_a_killed_superlink_is_a_clear_error():
-    with NamespaceTestbed(schedule=ConstantSchedule()).up(fleet_of([FAST, FAST])) as net:
-        with LiveEngine(net, make_app(), configs(2)) as engine:
+def test_a_killed_superlink_is_a_clear_error(live_testbed):
+    with live_testbed().up(fleet_of([FAST, FAST])) as net:
+        with live_engine(net, make_app(), configs(2)) as engine:
             sent = send(engine, [0, 1], weights_of(0.1), sleep_s=2)
             os.kill(engine.superlink.process, signal.SIGKILL)
             with pytest.raises(SuperLinkLostError, match="its process has ended"):
@@ -272,10 +247,12 @@ def test_a_killed_superlink_is_a_clear_error():
             with pytest.raises(SuperLinkLostError):
                 send(engine, [0], weights_of(0.1))
         # The network is still good for another engine.
-        with LiveEngine(net, make_app(), configs(2)) as engine:
+        with live_engine(net, make_app(), configs(2)) as engine:
             assert len(collect(engine, send(engine, [0, 1], weights_of(0.1)))) == 2
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_a_node_that_cannot_start_is_a_clear_error():
     def broken(*_):
         raise ImportError("no such library")
@@ -325,13 +302,13 @@ def address_in_proc(address: str) -> str:
     return "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
 
 
-def test_two_engines_of_one_process_do_not_mix():
-    testbed = NamespaceTestbed(schedule=ConstantSchedule())
+def test_two_engines_of_one_process_do_not_mix(live_testbed):
+    testbed = live_testbed()
     with (
         testbed.up(fleet_of([FAST, FAST])) as one_net,
-        LiveEngine(one_net, make_app(), configs(2)) as one,
+        live_engine(one_net, make_app(), configs(2)) as one,
         testbed.up(fleet_of([FAST])) as other_net,
-        LiveEngine(other_net, make_app(), configs(1)) as other,
+        live_engine(other_net, make_app(), configs(1)) as other,
     ):
         assert one.grid.run.run_id != other.grid.run.run_id
         first = send(one, [0, 1], weights_of(0.1))
@@ -340,6 +317,8 @@ def test_two_engines_of_one_process_do_not_mix():
         assert len(collect(other, second)) == 1
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_it_runs_inside_a_user_namespace():
     from workbench.testbed import probe
 
@@ -350,6 +329,8 @@ def test_it_runs_inside_a_user_namespace():
         assert len(collect(live, send(live, [0, 1], weights_of(0.1)))) == 2
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_another_flower_is_refused(monkeypatch):
     monkeypatch.setattr(flower, "version", lambda _: "1.42.0")
     with (
@@ -359,6 +340,8 @@ def test_another_flower_is_refused(monkeypatch):
         LiveEngine(net, make_app()).__enter__()
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_node_configs_must_fit_the_fleet():
     with (
         NamespaceTestbed(schedule=ConstantSchedule()).up(fleet_of([FAST])) as net,

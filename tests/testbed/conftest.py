@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from workbench.fleet import Fleet
+from workbench.testbed.docker import DockerNetwork
+from workbench.testbed.nursery import ClientProcesses
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,37 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.01)
 
     return wait
+
+
+ECHO = """
+import json, sys
+row = json.loads(sys.stdin.readline())["row"]
+print(json.dumps({"ready": row}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"answer": [row, json.loads(line)]}), flush=True)
+"""
+"""What `echo` does, for clients that have none of this process's memory."""
+
+
+def echo(row, channel):
+    channel.send({"ready": row})
+    while True:
+        message, _ = channel.receive()
+        channel.send({"answer": [row, message]})
+
+
+@pytest.fixture(scope="session")
+def clients_of() -> Callable[..., ClientProcesses]:
+    """Return a function that starts a process for each client, which answers what it is told."""
+
+    def start(net, heard) -> ClientProcesses:
+        clients = len(net.fleet)
+        if isinstance(net, DockerNetwork):
+            command = ["python3", "-c", ECHO]
+            made = net.inside.run_clients(command, lambda row: {"row": row}, clients, heard)
+        else:
+            made = net.inside.fork_clients(echo, clients, heard)
+        made.start(range(clients))
+        return made
+
+    return start

@@ -19,7 +19,8 @@ from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
@@ -86,7 +87,7 @@ def open_engine(
             grid.close()
         return
     if isinstance(network, NamespaceNetwork):
-        with _live(network, client_app) as live:
+        with live_engine(network, client_app) as live:
             yield Engine(live.grid, WallTime(network), live.limits)
         return
     if isinstance(network, JoinedNetwork):
@@ -96,10 +97,15 @@ def open_engine(
     raise TypeError(f"no engine for a {type(network).__name__}")
 
 
-def _live(network: NamespaceNetwork, client_app: ClientApp) -> LiveEngine:
+def live_engine(
+    network: NamespaceNetwork,
+    client_app: ClientApp,
+    node_configs: Sequence[dict[str, Any]] | None = None,
+) -> LiveEngine:
+    """Return the engine for a live network whose SuperLink is its own; see `LiveEngine`."""
     if isinstance(network, DockerNetwork):
-        return ContainerEngine(network, client_app)
-    return LiveEngine(network, client_app)
+        return ContainerEngine(network, client_app, node_configs)
+    return LiveEngine(network, client_app, node_configs)
 
 
 def _workers(device: str) -> int:

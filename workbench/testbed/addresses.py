@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PREFIX_LENGTH = 16
+INNER = "link"
+"""The interface of a link in a client's namespace. Never ``eth0``: a slip into the host's namespace
+must not meet an interface of that name."""
 
 
 def address(host: int) -> str:

@@ -169,8 +169,10 @@ class ContainerProcesses:
         end = time.monotonic() + _SETTLE_S
         while True:
             found = api.exec_inspect(program.number)
-            if found["Pid"] or not found["Running"] or time.monotonic() > end:
-                return int(found["Pid"] or 0)
+            if found["Pid"]:
+                return int(found["Pid"])
+            if found["ExitCode"] is not None or time.monotonic() > end:
+                raise RuntimeError(f"it ended at once with status {found['ExitCode']}")
             time.sleep(0.01)
 
     def _take_in(self, row: int, kind: int, line: bytes) -> None:

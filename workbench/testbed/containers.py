@@ -188,7 +188,13 @@ class Containers:
         )
         self._inputs[row] = hold(api.attach_socket(made["Id"], {"stdin": 1, "stream": 1}))
         api.start(made["Id"])
-        self._first[row] = int(api.inspect_container(made["Id"])["State"]["Pid"])
+        process = int(api.inspect_container(made["Id"])["State"]["Pid"])
+        if not _is_of(process, made["Id"]):
+            raise RuntimeError(
+                "the Docker engine's containers are not on this machine; links can be plugged "
+                "only into those of a local engine: unset DOCKER_HOST, or work on that machine"
+            )
+        self._first[row] = process
 
 
 def mounts(share: Path) -> dict[Path, str]:
@@ -205,12 +211,34 @@ def hold(opened: Any) -> socket.socket:  # noqa: ANN401  # whatever the SDK wrap
     """Return a socket of one's own for a stream that the SDK has opened."""
     held = socket.socket(fileno=os.dup(opened.fileno()))
     held.settimeout(None)  # the SDK's own has one
+    opened._response.close()  # noqa: SLF001  # else it warns of a socket left open
+    opened.close()
     return held
 
 
 def owner() -> str:
     """Return who this process is, so that a later one with its number is not taken for it."""
     return f"{os.getpid()}:{linux.start_time(os.getpid())}"
+
+
+def why_not(image: str) -> str:
+    """Return why containers of an image can't be started here, and what helps; empty if they can.
+
+    The engine and the image are asked for, nothing is started.
+    """
+    try:
+        engine = connect(timeout_s=20)
+    except (RuntimeError, ImportError) as error:
+        return str(error)
+    try:
+        _check_image(engine, image)
+        if not engine.info().get("MemoryLimit"):
+            return "the kernel limits no memory; enable its memory control group"
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        engine.close()
+    return ""
 
 
 def clean_containers() -> list[Leftover]:
@@ -251,8 +279,16 @@ def _check_image(engine: docker.DockerClient, image: str) -> None:
         engine.images.get(image)
     except _docker().errors.ImageNotFound:
         raise RuntimeError(
-            f"there is no image {image!r}: build it with make image, or name another one"
+            f"Docker has no image {image!r}; build it with make image, or name another one"
         ) from None
+
+
+def _is_of(process: int, container: str) -> bool:
+    """Tell whether a process of this machine belongs to a container."""
+    try:
+        return container in Path(f"/proc/{process}/cgroup").read_text()
+    except OSError:
+        return False
 
 
 def _memory_kills(process: int) -> int:

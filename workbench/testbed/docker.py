@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from workbench.testbed import linux
+from workbench.testbed import containers, linux, probe
 from workbench.testbed.addresses import Delay
 from workbench.testbed.base import Testbed
 from workbench.testbed.container_processes import ContainerProcesses
@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workbench.fleet import Fleet
+
+
+_NEEDS_ROOT = (
+    "links are plugged into the containers from outside, so that they need no rights of their own, "
+    "and that takes root; run the notebook as root, in a container with --cap-add SYS_ADMIN "
+    "--cap-add NET_ADMIN"
+)
+
+
+def why_not(image: str = IMAGE) -> str:
+    """Return why a Docker testbed can't be put up here, and what helps; empty if it can."""
+    if reason := probe.why_no_namespaces(rootless=False):
+        return reason
+    return containers.why_not(image)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -114,10 +128,7 @@ class ContainerEnclosure(Enclosure):
 
     def __init__(self, delay: Delay, limits: Limits) -> None:
         if not linux.may_administer():
-            raise RuntimeError(
-                "the Docker testbed needs root: links are plugged into the containers from "
-                "outside, so that they need no rights of their own"
-            )
+            raise RuntimeError(_NEEDS_ROOT)
         super().__init__(delay, rootless=False)
         try:
             self.containers = Containers(limits, self.mark, self.folder)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from workbench.testbed import addresses, cleanup, linux
+from workbench.testbed.addresses import INNER
 from workbench.testbed.channel import Channel, ChannelClosedError
 from workbench.testbed.nursery import ClientProcesses
 from workbench.testbed.programs import Program
@@ -43,7 +44,11 @@ class Enclosure:
         For logs and other files of this testbed; removed with it.
     mark
         What the names of its processes begin with.
+    interface
+        Name of the link in a client's namespace.
     """
+
+    interface = INNER
 
     def __init__(self, delay: Delay, *, rootless: bool | None) -> None:
         if sys.platform != "linux":

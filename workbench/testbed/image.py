@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,12 +87,24 @@ def connect(timeout_s: float = 120.0) -> docker.DockerClient:
     import docker  # noqa: PLC0415  # only those who ask for containers need it
 
     try:
+        _knock(docker.utils.parse_host(os.environ.get("DOCKER_HOST")))
         return docker.from_env(timeout=timeout_s)
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, OSError) as error:
         raise RuntimeError(
             f"no Docker engine answers: {error}; start it (systemctl start docker, or dockerd), "
             "or name it in DOCKER_HOST; your user needs access to its socket"
         ) from error
+
+
+def _knock(host: str) -> None:
+    """Try a local engine's socket: of one that nobody answers the SDK tells less, and later."""
+    scheme, _, path = host.partition("://")
+    if scheme.endswith("unix"):
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+                door.connect(path)
+        except OSError as error:
+            raise OSError(f"{path}: {error.strerror}") from error
 
 
 def _check_python(engine: docker.DockerClient, base: str) -> None:

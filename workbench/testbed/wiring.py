@@ -15,15 +15,12 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from workbench.testbed import linux
-from workbench.testbed.addresses import PREFIX_LENGTH, address
+from workbench.testbed.addresses import INNER, PREFIX_LENGTH, address
 
 if TYPE_CHECKING:
     from workbench.testbed.addresses import Delay
 
 _BRIDGE = "switch"
-_INNER = "link"
-"""Never ``eth0``: a slip into the host's namespace must not meet an interface of that name."""
-
 _SETTINGS = {
     # Allowed on every machine. BBR, which some hosts prefer, takes a second to see a new rate.
     "ipv4/tcp_congestion_control": "reno",
@@ -77,14 +74,14 @@ class Switch:
             "add",
             ifname=port_name,
             kind="veth",
-            peer={"ifname": _INNER, "net_ns_fd": namespace},
+            peer={"ifname": INNER, "net_ns_fd": namespace},
         )
         port = self._index(self._route, port_name)
         self._route.link("set", index=port, master=self._bridge, state="up", ifalias=name)
         if self._delay.wanted and host != 1:
             self._add_delay(self._route, port)
         with linux.inside(namespace, home), IPRoute() as route:
-            inner = self._index(route, _INNER)
+            inner = self._index(route, INNER)
             route.addr("add", index=inner, address=address(host), prefixlen=PREFIX_LENGTH)
             route.link("set", index=inner, state="up")
             if self._delay.wanted and host != 1:

@@ -1,4 +1,4 @@
-"""The live network: what its links carry, and what its controls do."""
+"""Live networks of every kind: what their links carry, and what their controls do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ import pytest
 
 from workbench.testbed import linux, probe
 from workbench.testbed.base import Segment
-from workbench.testbed.namespaces import NamespaceTestbed
-from workbench.testbed.schedules import ConstantSchedule
-
-pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
-
-CONSTANT = NamespaceTestbed(schedule=ConstantSchedule())
 
 
 @contextmanager
@@ -55,11 +49,11 @@ def busy(*directions):
 # ---------------------------------------------------------------------- links
 
 
-def test_links_carry_their_rate_in_each_direction(fleet_of, connected):
+def test_links_carry_their_rate_in_each_direction(live_testbed, fleet_of, connected):
     rates = [2.5e6, 20e6, 100e6]
     down, up = np.array(rates), np.array(rates) * 0.8
     tables = {}
-    with CONSTANT.up(fleet_of(rates)) as net:
+    with live_testbed().up(fleet_of(rates)) as net:
         for client, rate in enumerate(up):
             net.set_rate(client, rate, "up")
         best = {"down": np.zeros(3), "up": np.zeros(3)}
@@ -87,15 +81,17 @@ def test_links_carry_their_rate_in_each_direction(fleet_of, connected):
         assert (tables[way][f"measured_{way}_bps"] < 1.05 * rate).all()
 
 
-def test_the_kernel_has_the_rates_that_were_asked_for(fleet_of):
+def test_the_kernel_has_the_rates_that_were_asked_for(live_testbed, fleet_of):
     if shutil.which("tc") is None:
         pytest.skip("there is no tc to read them with")
-    with CONSTANT.up(fleet_of(np.full(5, 8e6))) as net:
+    with live_testbed().up(fleet_of(np.full(5, 8e6))) as net:
         net.set_rate("client-3", 5e6)
         net.set_rate(4, 3e6, "up")
 
         def shown(client):
-            program = net.inside.spawn(["tc", "qdisc", "show", "dev", "link"], client=client)
+            program = net.inside.spawn(
+                ["tc", "qdisc", "show", "dev", net.inside.interface], client=client
+            )
             assert program.wait(10) == 0
             words = program.log.read_text().splitlines()[-1].split()
             return words[words.index("rate") + 1]
@@ -105,8 +101,8 @@ def test_the_kernel_has_the_rates_that_were_asked_for(fleet_of):
         np.testing.assert_array_equal(net.rates_bps("up"), [8e6, 8e6, 8e6, 5e6, 3e6])
 
 
-def test_a_rate_changes_in_mid_transfer(fleet_of, connected):
-    with CONSTANT.up(fleet_of([4e6])) as net, connected(net, 0) as (near, far):
+def test_a_rate_changes_in_mid_transfer(live_testbed, fleet_of, connected):
+    with live_testbed().up(fleet_of([4e6])) as net, connected(net, 0) as (near, far):
         payload = bytes(1_500_000)  # 3 s at 4 Mbit/s
         begin = time.monotonic()
         sender = threading.Thread(target=near.sendall, args=[payload])
@@ -134,9 +130,9 @@ class Steps:
         return Segment(rates, rates, (period + 1) * self.period_s)
 
 
-def test_links_follow_a_schedule_and_tell(fleet_of, wait_until):
+def test_links_follow_a_schedule_and_tell(live_testbed, fleet_of, wait_until):
     told = []
-    with CONSTANT.up(fleet_of(np.full(3, 9e6))) as net:
+    with live_testbed().up(fleet_of(np.full(3, 9e6))) as net:
         net.on_change(told.append)
         net.follow(Steps(0.2))
         wait_until(lambda: bool((net.rates_bps() == 64e6).all()))
@@ -152,9 +148,9 @@ def test_links_follow_a_schedule_and_tell(fleet_of, wait_until):
 # ---------------------------------------------------------------------- cut, heal, remove, add
 
 
-def test_nothing_passes_a_cut_link_until_it_is_healed(fleet_of, connected):
+def test_nothing_passes_a_cut_link_until_it_is_healed(live_testbed, fleet_of, connected):
     told = []
-    with CONSTANT.up(fleet_of([20e6, 20e6])) as net, connected(net, 0) as (near, far):
+    with live_testbed().up(fleet_of([20e6, 20e6])) as net, connected(net, 0) as (near, far):
         net.on_change(lambda change: told.append((change.what, change.client, change.down_bps)))
         near.send(b"before")
         assert far.recv(100) == b"before"
@@ -174,9 +170,9 @@ def test_nothing_passes_a_cut_link_until_it_is_healed(fleet_of, connected):
         assert told == [("cut", "client-0", 0.0), ("heal", "client-0", 20e6)]
 
 
-def test_a_zero_in_one_direction_is_an_outage_of_that_direction(fleet_of):
+def test_a_zero_in_one_direction_is_an_outage_of_that_direction(live_testbed, fleet_of):
     with (
-        CONSTANT.up(fleet_of([20e6])) as net,
+        live_testbed().up(fleet_of([20e6])) as net,
         closing(net.inside.socket(None, kind=socket.SOCK_DGRAM)) as server,
         closing(net.inside.socket(0, kind=socket.SOCK_DGRAM)) as client,
     ):
@@ -194,19 +190,13 @@ def test_a_zero_in_one_direction_is_an_outage_of_that_direction(fleet_of):
             server.recv(100)
 
 
-def test_clients_come_and_go(fleet_of, connected, wait_until):
+def test_clients_come_and_go(live_testbed, fleet_of, connected, wait_until, clients_of):
     told = []
 
-    def run(row, channel):
-        while True:
-            message, _ = channel.receive()
-            channel.send({"answer": [row, message]})
-
-    with CONSTANT.up(fleet_of(np.full(4, 20e6))) as net:
+    with live_testbed().up(fleet_of(np.full(4, 20e6))) as net:
         net.on_change(lambda change: told.append((change.what, change.client)))
         heard = []
-        clients = net.inside.fork_clients(run, 4, lambda *said: heard.append(said))
-        clients.start(range(4))
+        clients = clients_of(net, lambda *said: heard.append(said))
         wait_until(lambda: bool((clients.processes > 0).all()))
         first = int(clients.processes[2])
         net.remove("client-2")
@@ -228,8 +218,8 @@ def test_clients_come_and_go(fleet_of, connected, wait_until):
     assert told == [("remove", "client-2"), ("add", "client-2")]
 
 
-def test_wrong_values_are_refused(fleet_of):
-    with CONSTANT.up(fleet_of([20e6])) as net:
+def test_wrong_values_are_refused(live_testbed, fleet_of):
+    with live_testbed().up(fleet_of([20e6])) as net:
         with pytest.raises(ValueError, match="rate_bps is -1"):
             net.set_rate(0, -1)
         with pytest.raises(ValueError, match="8 to 3e"):
@@ -239,14 +229,14 @@ def test_wrong_values_are_refused(fleet_of):
         np.testing.assert_array_equal(net.rates_bps(), [20e6])
     for wrong in ({"latency_s": -1}, {"loss": 1.5}, {"schedule": "often"}, {"speed": 3}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            NamespaceTestbed(**wrong)
+            live_testbed(**wrong)
 
 
 # ---------------------------------------------------------------------- delay and loss
 
 
-def test_delay_is_there_or_refused_with_the_reason(fleet_of, connected):
-    asked = NamespaceTestbed(schedule=ConstantSchedule(), latency_s=0.05)
+def test_delay_is_there_or_refused_with_the_reason(live_testbed, fleet_of, connected):
+    asked = live_testbed(latency_s=0.05)
     if reason := probe.why_no_delay():
         assert "netem" in reason
         with pytest.raises(RuntimeError, match=r"no netem.*set latency_s, jitter_s and loss to 0"):

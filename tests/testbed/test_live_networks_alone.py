@@ -1,4 +1,4 @@
-"""The live network by itself: nothing of the host is touched, nobody gets in, nothing is left."""
+"""Live networks by themselves: nothing of the host is touched, nobody gets in, nothing is left."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workbench.testbed import cleanup, linux, probe
+from workbench.testbed import cleanup, image, linux, probe
 from workbench.testbed.enclosure import NetworkLostError
 from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.schedules import ConstantSchedule
-
-pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
 
 CONSTANT = NamespaceTestbed(schedule=ConstantSchedule())
 
@@ -28,8 +26,9 @@ CONSTANT = NamespaceTestbed(schedule=ConstantSchedule())
 # ---------------------------------------------------------------------- alone in the world
 
 
-def test_two_testbeds_do_not_disturb_each_other(fleet_of, connected):
-    with CONSTANT.up(fleet_of([20e6])) as one, CONSTANT.up(fleet_of([20e6])) as other:
+def test_two_testbeds_do_not_disturb_each_other(live_testbed, fleet_of, connected):
+    testbed = live_testbed()
+    with testbed.up(fleet_of([20e6])) as one, testbed.up(fleet_of([20e6])) as other:
         assert one.inside.address() == other.inside.address()
         with connected(one, 0) as (near, far):
             with closing(other.inside.socket(0)) as stranger, pytest.raises(ConnectionRefusedError):
@@ -63,9 +62,9 @@ def seen_on_the_host():
     return shown, open_ports, {name for names in named for name in names if "wb-" in name}
 
 
-def test_the_host_is_not_touched(fleet_of, connected):
+def test_the_host_is_not_touched(live_testbed, fleet_of, connected):
     before = seen_on_the_host()
-    with CONSTANT.up(fleet_of([20e6, 5e6])) as net, connected(net, 1):
+    with live_testbed().up(fleet_of([20e6, 5e6])) as net, connected(net, 1):
         assert seen_on_the_host() == before
         net.set_rate(0, 1e6)
         net.cut(1)
@@ -76,6 +75,8 @@ def test_the_host_is_not_touched(fleet_of, connected):
 # ---------------------------------------------------------------------- without root
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_it_works_inside_a_user_namespace(fleet_of, connected):
     if reason := probe.why_no_namespaces(rootless=True):
         pytest.skip(reason)
@@ -90,6 +91,8 @@ def test_it_works_inside_a_user_namespace(fleet_of, connected):
             os.close(descriptor)
 
 
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("live_machine")
 def test_an_ordinary_user_can_have_one(fleet_of, connected, wait_until):
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
@@ -145,8 +148,8 @@ def user_of(process: int) -> int:
 # ---------------------------------------------------------------------- when it breaks
 
 
-def test_a_killed_keeper_is_told(fleet_of):
-    net = CONSTANT.up(fleet_of([20e6, 20e6]))
+def test_a_killed_keeper_is_told(live_testbed, fleet_of):
+    net = live_testbed().up(fleet_of([20e6, 20e6]))
     folder = net.inside.folder
     keeper = [p for p in linux.processes() if linux.process_name(p) == f"{net.inside.mark}-keep"]
     os.kill(keeper[0], signal.SIGKILL)
@@ -163,12 +166,25 @@ def test_a_killed_keeper_is_told(fleet_of):
 
 
 def remains(mark: str) -> list[str]:
-    """Return what is left of a testbed: processes and folders that carry its mark."""
+    """Return what is left of a testbed: processes, folders and containers that carry its mark."""
     names = [linux.process_name(process) for process in linux.processes()]
     number = mark.removeprefix("wb-")
-    return [name for name in names if name.startswith(mark)] + [
-        str(folder) for folder in cleanup.folders() if number in folder.name
+    return [
+        *(name for name in names if name.startswith(mark)),
+        *(str(folder) for folder in cleanup.folders() if number in folder.name),
+        *(name for name in container_names() if name.startswith(mark)),
     ]
+
+
+def container_names() -> list[str]:
+    try:
+        engine = image.connect(timeout_s=20)
+    except RuntimeError:
+        return []
+    try:
+        return [each.name for each in engine.containers.list(all=True, ignore_removed=True)]
+    finally:
+        engine.close()
 
 
 def namespaces() -> set[int]:
@@ -182,27 +198,25 @@ def namespaces() -> set[int]:
     return found
 
 
-def put_up_and(end, fleet_of):
-    """Put up a testbed with busy clients and end in a way of one's own."""
+@pytest.fixture
+def put_up_and(live_testbed, fleet_of, clients_of):
+    """Return a function that puts a testbed up, with clients, and ends in a way of one's own."""
 
-    def work(row, channel):
-        channel.send({"ready": row})
-        while True:
-            pass
+    def put_up(end):
+        with live_testbed().up(fleet_of(np.full(3, 20e6))) as net:
+            ready = []
+            clients_of(net, lambda _, said: ready.append(said))
+            net.inside.spawn(["sleep", "1000"], client=1)
+            net.inside.spawn(["sleep", "1000"])
+            while sum("ready" in said for said in ready) < 3:
+                time.sleep(0.01)
+            end(net)
 
-    with CONSTANT.up(fleet_of(np.full(3, 20e6))) as net:
-        ready = []
-        clients = net.inside.fork_clients(work, 3, lambda _, said: ready.append(said))
-        clients.start(range(3))
-        net.inside.spawn(["sleep", "1000"], client=1)
-        net.inside.spawn(["sleep", "1000"])
-        while sum("ready" in said for said in ready) < 3:
-            time.sleep(0.01)
-        end(net)
+    return put_up
 
 
-def in_another_process(end, fleet_of):
-    """Fork, put a testbed up there and let it end; return its mark and the exit status."""
+def in_another_process(put_up_and):
+    """Fork, put a testbed up there and let it be; return the process and the testbed's mark."""
     read, write = os.pipe()
     process = os.fork()
     if process == 0:
@@ -212,9 +226,9 @@ def in_another_process(end, fleet_of):
 
             def tell_and_end(net):
                 os.write(write, net.inside.mark.encode() + b"\n")
-                end()
+                time.sleep(100)
 
-            put_up_and(tell_and_end, fleet_of)
+            put_up_and(tell_and_end)
         except BaseException as error:  # noqa: BLE001  # a forked child must end here
             os._exit(3 if isinstance(error, KeyboardInterrupt) else 4)
         os._exit(0)
@@ -224,14 +238,14 @@ def in_another_process(end, fleet_of):
     return process, mark
 
 
-def test_nothing_is_left_after_the_with_block(fleet_of):
+def test_nothing_is_left_after_the_with_block(put_up_and):
     before, marks = namespaces(), []
-    put_up_and(lambda net: marks.append(net.inside.mark), fleet_of)
+    put_up_and(lambda net: marks.append(net.inside.mark))
     assert remains(marks[0]) == []
     assert namespaces() <= before
 
 
-def test_nothing_is_left_after_an_exception(fleet_of):
+def test_nothing_is_left_after_an_exception(put_up_and):
     before, marks = namespaces(), []
 
     def fail(net):
@@ -239,16 +253,16 @@ def test_nothing_is_left_after_an_exception(fleet_of):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        put_up_and(fail, fleet_of)
+        put_up_and(fail)
     assert remains(marks[0]) == []
     assert namespaces() <= before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_after_a_signal(number, fleet_of, wait_until):
+def test_nothing_is_left_after_a_signal(put_up_and, number, wait_until):
     before = namespaces()
-    process, mark = in_another_process(lambda: time.sleep(100), fleet_of)
-    assert len(remains(mark)) >= 7  # two keepers, the nursery, three clients, a folder
+    process, mark = in_another_process(put_up_and)
+    assert len(remains(mark)) >= 6  # two keepers, three clients, a folder
     assert len(namespaces()) > len(before)
     os.kill(process, number)
     _, status = os.waitpid(process, 0)
@@ -258,16 +272,18 @@ def test_nothing_is_left_after_a_signal(number, fleet_of, wait_until):
     wait_until(lambda: namespaces() <= before)
 
 
-def test_cleanup_takes_down_what_hangs_and_nothing_else(fleet_of, connected, wait_until):
-    with CONSTANT.up(fleet_of([20e6])) as mine:
-        process, mark = in_another_process(lambda: time.sleep(100), fleet_of)
+def test_cleanup_takes_down_what_hangs_and_nothing_else(
+    live_testbed, put_up_and, fleet_of, connected, wait_until
+):
+    with live_testbed().up(fleet_of([20e6])) as mine:
+        process, mark = in_another_process(put_up_and)
         for number in linux.processes():
             if linux.process_name(number).startswith(mark):
                 os.kill(number, signal.SIGSTOP)  # the keeper notices nothing
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         time.sleep(0.3)
-        assert len(remains(mark)) >= 7
+        assert len(remains(mark)) >= 3  # two keepers, a folder
         foreign = mine.inside.folder.parent / "workbench-testbed-notes.txt"
         foreign.write_text("somebody's own")
         try:
