@@ -11,7 +11,7 @@ import pandas as pd
 from workbench.fleet import Fleet
 from workbench.ui import fleet_plots
 from workbench.ui.panel_figure import Plot
-from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
+from workbench.ui.panel_parts import LABEL, Controls, Table, locked, note, row, width
 
 if TYPE_CHECKING:
     from workbench.ui.panel_desk import Desk
@@ -83,6 +83,7 @@ class FleetTab:
             make = Fleet.dirichlet if drawn else Fleet.iid
             search.fleet = make(search.dataset, tiers=search.fleet.tiers, **how)
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show how the fleet was made, and whether it can be changed now."""
         search = self._desk.search

@@ -15,7 +15,7 @@ from workbench.grouping.netdag import NetDAG
 from workbench.grouping.sweep import COEFFS
 from workbench.ui import grouping_plots, panel_plots, style, sweep_plots
 from workbench.ui.panel_figure import Plot
-from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
+from workbench.ui.panel_parts import LABEL, Controls, Table, locked, note, row, width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,14 +108,19 @@ class GroupingTab:
         now = self._desk.search.grouping
         if kind is None:
             return now
-        names = [field.name for field in fields(kind) if field.name in PARAMETERS]  # type: ignore[arg-type]  # strategies are dataclasses
-        settings: dict[str, Any] = {name: getattr(self, name).value for name in names}
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # dataclasses
+        if type(now) is not kind:
+            # Another strategy begins with its own defaults, and what both have stays.
+            return kind(**{name: getattr(now, name) for name in names if hasattr(now, name)})
+        settings: dict[str, Any] = {
+            name: getattr(self, name).value for name in names if name in PARAMETERS
+        }
         for name, value in settings.items():
             if isinstance(value, float):
                 settings[name] = round(value, 4)
         if "max_slowdown" in settings and not self.limited.value:
             settings["max_slowdown"] = None
-        return replace(now, **settings) if type(now) is kind else kind(**settings)  # type: ignore[type-var]
+        return replace(now, **settings)  # type: ignore[type-var]
 
     def _apply(self) -> None:
         search = self._desk.search
@@ -129,6 +134,7 @@ class GroupingTab:
 
     # ------------------------------------------------------------------ what is shown
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show the strategy, and when a change takes effect."""
         if not changed & {"grouping", "status"}:

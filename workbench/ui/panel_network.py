@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.ui import panel_plots
 from workbench.ui.panel_figure import Plot
-from workbench.ui.panel_parts import LABEL, Controls, Table, note, row, width
+from workbench.ui.panel_parts import LABEL, Controls, Table, locked, note, row, width
 from workbench.ui.panel_schedule import ScheduleControls, TierControls
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class NetworkTab:
 
     # ------------------------------------------------------------------ what is shown
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show what can be done to the network now."""
         self.schedule.sync(changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -18,12 +19,27 @@ LABEL = {"description_width": "110px"}
 _SHOWN_ROWS = 400
 
 
+def locked(sync: Callable[[Any, set[str]], None]) -> Callable[[Any, set[str]], None]:
+    """Let a tab read the objects and set its controls in one go.
+
+    Otherwise the panel's thread could set a control to what was read before a person moved it.
+    """
+
+    @wraps(sync)
+    def synced(tab: Any, changed: set[str]) -> None:  # noqa: ANN401  # any tab
+        with tab._controls.lock:  # noqa: SLF001  # a part of the tab
+            sync(tab, changed)
+
+    return synced
+
+
 class Controls:
     """Controls that act when a person moves them, and not when the panel does."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._setting = False
+        self._known: dict[tuple[int, str], object] = {}
 
     def on(self, widget: widgets.Widget, act: Callable[[], None], trait: str = "value") -> None:
         """Call ``act`` when a person changes a control."""
@@ -32,17 +48,23 @@ class Controls:
             # The lock first: while the panel's thread sets values, this is another thread.
             with self.lock:
                 if not self._setting:
+                    self._known[id(widget), trait] = getattr(widget, trait)
                     act()
 
         widget.observe(changed, trait)
 
     def set(self, widget: widgets.Widget, **traits: object) -> None:
-        """Set what a control shows."""
+        """Set what a control shows, if that is something else than when it was last set.
+
+        A control that a person has just moved is left alone until that has been acted upon.
+        """
         with self.lock:
             self._setting = True
             try:
                 for name, value in traits.items():
-                    if getattr(widget, name) != value:
+                    key = (id(widget), name)
+                    if key not in self._known or self._known[key] != value:
+                        self._known[key] = value
                         setattr(widget, name, value)
             finally:
                 self._setting = False

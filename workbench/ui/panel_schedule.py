@@ -14,7 +14,7 @@ from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.testbed.simulated import SimulatedTestbed
 from workbench.testbed.traces import shipped_traces
 from workbench.tiers import Tier
-from workbench.ui.panel_parts import LABEL, Controls, note, row, width
+from workbench.ui.panel_parts import LABEL, Controls, locked, note, row, width
 
 if TYPE_CHECKING:
     from workbench.testbed.base import Testbed
@@ -90,6 +90,7 @@ class ScheduleControls:
                 network.follow(schedule)
         self.sync({"testbed"})
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show the testbed and the schedule as they are."""
         if not changed & {"testbed", "status"}:
@@ -135,6 +136,7 @@ class TierControls:
         self.box = widgets.VBox([title, self._note, self._grid])
         self._shown: tuple[Tier, ...] = ()
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show the fleet's tiers, and whether they can be changed now."""
         if not changed & {"fleet", "status"}:

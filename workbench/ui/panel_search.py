@@ -12,7 +12,7 @@ import pandas as pd
 
 from workbench.ui import run_plots, style
 from workbench.ui.panel_figure import Plot
-from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, row
+from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, locked, row
 from workbench.ui.panel_run import sentence
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class SearchTab:
 
     # ------------------------------------------------------------------ what is shown
 
+    @locked
     def sync(self, changed: set[str]) -> None:
         """Show where the search stands, and what can be done with it."""
         if not changed & {"status", "network", "event"}:
