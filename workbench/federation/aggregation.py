@@ -79,7 +79,7 @@ def _add_scaled_change(
     total: NDArray[Any], weights: NDArray[Any], sent: NDArray[Any], samples: int
 ) -> None:
     """Add ``samples * (weights - sent)`` in pieces that stay in the processor's cache."""
-    piece = 1 << 16
+    piece = 1 << 15
     for begin in range(0, total.size, piece):
         part = slice(begin, begin + piece)
         change = weights[part] - sent[part]

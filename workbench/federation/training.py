@@ -57,7 +57,7 @@ def train(
     module.train()
     loss_sum = torch.zeros((), device=images.device)
     with torch.random.fork_rng(devices=devices), _optimizer(module, settings) as step:
-        torch.manual_seed(settings.seed)
+        _seed(images.device, settings.seed)
         for _ in range(settings.local_epochs):
             loss_sum.zero_()
             for batch in batches(len(labels), settings.batch_size, order, whole=whole):
@@ -69,6 +69,17 @@ def train(
                 step()
                 loss_sum += loss.detach() * len(batch)
     return float(loss_sum) / max(len(labels), 1)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed the generators that training on a device draws from.
+
+    `torch.manual_seed` notes the call stack for every kind of device that has not been used yet:
+    in a small training that takes a tenth of the time, and the notes are kept for ever.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @contextmanager

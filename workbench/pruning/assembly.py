@@ -19,9 +19,11 @@ from workbench.pruning.arguments import check, is_integer
 from workbench.pruning.description import FORMAT
 from workbench.pruning.steps import (
     DescriptionError,
+    PlainStep,
     Step,
     check_steps,
     last_use,
+    plain_step,
     run_step,
     try_on_meta,
 )
@@ -39,20 +41,21 @@ class DescribedNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._described_steps: list[Step] = []
-        self._described_last_use: list[list[int]] = []
+        self._described_steps: list[tuple[Step, PlainStep | None, list[int]]] = []
 
     def set_steps(self, steps: list[Step]) -> None:
         """Set the steps of the forward pass, which must have been checked."""
-        self._described_steps = steps
-        self._described_last_use = last_use(steps)
+        plain = map(plain_step, steps)
+        self._described_steps = list(zip(steps, plain, last_use(steps), strict=True))
 
     def forward(self, images: torch.Tensor) -> Any:  # noqa: ANN401 - a tensor, or several
         """Carry out the steps on a batch (n, *input_shape)."""
         values: dict[int, Any] = {0: images}
-        pairs = zip(self._described_steps, self._described_last_use, strict=True)
-        for index, (step, used_up) in enumerate(pairs, start=1):
-            values[index] = run_step(self, step, values)
+        for index, (step, plain, used_up) in enumerate(self._described_steps, start=1):
+            if plain is None:
+                values[index] = run_step(self, step, values)
+            else:
+                values[index] = plain.run(self, values)
             for value in used_up:
                 values.pop(value, None)
         return values[len(self._described_steps)]

@@ -41,15 +41,23 @@ class LinkState:
             "up": np.full(len(fleet), np.nan),
         }
         self._listeners: list[Callable[[LinkChange], None]] = []
+        self._known: tuple[float, Segment] | None = None
 
     # ------------------------------------------------------------------ what holds
 
     def segment(self, time_s: float) -> Segment:
-        """Return the rates at ``time_s``, 0 where cut or absent, and the next change after it."""
-        base = self._scheduled(time_s)
-        return Segment(
-            self._override("down", base.down_bps), self._override("up", base.up_bps), base.until_s
-        )
+        """Return the rates at ``time_s``, 0 where cut or absent, and the next change after it.
+
+        The arrays are shared and read-only.
+        """
+        # A round asks for the same stretch of time once a message.
+        if self._known is None or not self._known[0] <= time_s < self._known[1].until_s:
+            base = self._scheduled(time_s)
+            down = self._override("down", base.down_bps)
+            up = self._override("up", base.up_bps)
+            down.flags.writeable = up.flags.writeable = False
+            self._known = time_s, Segment(down, up, base.until_s)
+        return self._known[1]
 
     def held(self, direction: Direction) -> NDArray[np.float64]:
         """Return (N,) what was set by hand or cut, in bit/s; NaN where the schedule decides."""
@@ -77,6 +85,7 @@ class LinkState:
         row = self.fleet.index(client)
         for name in ("down", "up") if direction is None else (direction,):
             self._held[name][row] = rate_bps
+        self._known = None
         self.tell("rate", [row], time_s, asked_bps=float(rate_bps), direction=direction)
 
     def follow(self, schedule: Schedule | None, time_s: float) -> None:
@@ -92,6 +101,7 @@ class LinkState:
             for held in self._held.values():
                 held[:] = np.nan
         self.schedule = schedule
+        self._known = None
         self.tell("rate", range(len(self.fleet)), time_s)
 
     def set_cut(self, client: int | str, cut: bool, time_s: float) -> None:
@@ -99,6 +109,7 @@ class LinkState:
         row = self.fleet.index(client)
         if self.cut[row] != cut:
             self.cut[row] = cut
+            self._known = None
             self.tell("cut" if cut else "heal", [row], time_s)
 
     def set_present(self, client: int | str, present: bool, time_s: float) -> None:
@@ -106,6 +117,7 @@ class LinkState:
         row = self.fleet.index(client)
         if self.present[row] != present:
             self.present[row] = present
+            self._known = None
             self.tell("add" if present else "remove", [row], time_s)
 
     # ------------------------------------------------------------------ who is told
