@@ -93,14 +93,13 @@ def unit_scores(
         filters = _filters(model.get_submodule(tie.layer), layers[tie.layer])
         with torch.no_grad():
             given = _RANKINGS[ranking](filters)
-        if tuple(given.shape) != (len(filters),) or not bool(torch.isfinite(given).all()):
+        weights = given.double().cpu().numpy()
+        if weights.shape != (len(filters),) or not np.isfinite(weights).all():
             raise ValueError(
                 f"ranking {ranking!r} must give a finite score for each of the {len(filters)} "
                 f"filters of {tie.layer}, but gave shape {tuple(given.shape)}"
             )
-        scores += np.bincount(
-            tie.unit_of, weights=given.double().cpu().numpy(), minlength=block.units
-        )
+        scores += np.bincount(tie.unit_of, weights=weights, minlength=block.units)
     return scores
 
 
