@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +169,21 @@ def test_nothing_passes_a_cut_link_until_it_is_healed(live_testbed, fleet_of, co
             end.settimeout(20)
             assert end.recv(100) == b"lost?"  # TCP sends again what was lost
         assert told == [("cut", "client-0", 0.0), ("heal", "client-0", 20e6)]
+
+
+@pytest.mark.parametrize("client", [0, None])
+def test_connections_outlive_a_long_cut(live_testbed, fleet_of, client):
+    """By Linux' own settings TCP gives up 8 s after a cut, or waits for minutes after it."""
+    with live_testbed().up(fleet_of([20e6])) as net:
+        names = ["tcp_retries2", "tcp_rto_max_ms"]
+        files = [f"/proc/sys/net/ipv4/{name}" for name in names]
+        if not all(Path(each).exists() for each in files):
+            pytest.skip(f"this kernel lacks some of {names}")
+        program = net.inside.spawn(["cat", *files], client=client)
+        assert program.wait(10) == 0
+        retries, longest_ms = program.log.read_text().split()
+        assert int(retries) * 500 > 120_000
+        assert int(longest_ms) <= 2000
 
 
 def test_a_zero_in_one_direction_is_an_outage_of_that_direction(live_testbed, fleet_of):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import struct
 
 import pytest
@@ -61,7 +63,8 @@ def shaper_with(*answers) -> tuple[Shaper, Kernel]:
     shaper._socket = kernel = Kernel(*answers)
     shaper._parent = 0xFFFFFFFF
     shaper._sequence = 0
-    shaper._largest, shaper._unsettled = {}, {}
+    shaper._largest, shaper._unsettled, shaper._names = {}, {}, {}
+    shaper._nudge = lambda _: None
     return shaper, kernel
 
 
@@ -155,3 +158,42 @@ def test_a_packet_that_slips_in_gets_its_burst_back():
     assert queue.bursts[2:] == [burst_of(5e6), burst_of(100e6)]
     assert shaper.settle()
     assert queue.bursts[4:] == [burst_of(5e6)]
+
+
+def test_a_queue_is_nudged_when_it_gets_another_rate():
+    """Else the kernel sleeps until the first packet could have left at the old rate."""
+    shaper, _ = shaper_with()
+    queue = Queue(shaper)
+    nudged = []
+    shaper._nudge = lambda interface: nudged.append((interface, len(queue.bursts)))
+    for rate in (20e6, 5e6, 0, 5e6):
+        shaper.set_rate(2, rate)
+    assert nudged == [(2, 2), (2, 4)]  # after the change, not before; an outage wakes nobody
+
+
+class Frames:
+    """Takes frames for interfaces whose queues are full, or refuses for another reason."""
+
+    def __init__(self, code):
+        self.code = code
+        self.sent = []
+
+    def sendto(self, frame, flags, address):
+        self.sent.append((frame, flags, address))
+        raise OSError(self.code, "no")
+
+
+@pytest.mark.parametrize(("code", "matters"), [(errno.ENOBUFS, False), (errno.ENETDOWN, True)])
+def test_a_full_queue_counts_as_nudged(code, matters):
+    shaper, _ = shaper_with()
+    shaper._names[2] = "port-4"
+    shaper._frames = frames = Frames(code)
+    if matters:
+        with pytest.raises(OSError, match="no"):
+            Shaper._nudge(shaper, 2)
+    else:
+        Shaper._nudge(shaper, 2)
+    [(frame, flags, address)] = frames.sent
+    assert len(frame) == 16
+    assert frame[0] & 1  # no station's own address
+    assert (flags, address) == (socket.MSG_DONTWAIT, ("port-4", 0))

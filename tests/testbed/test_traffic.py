@@ -49,19 +49,10 @@ def test_a_recorder_sees_what_is_carried_and_asked_for(network):
     assert idle["measured_down_bps"].max() < 0.1e6
 
 
-STANDS = "known defect: now and then a link that was at 0 stays silent for seconds"
-
-
 @pytest.mark.parametrize("direction", ["down", "up"])
-@pytest.mark.parametrize(
-    "rates",
-    [
-        [100e6, 30e6, 6e6, 12e6],
-        pytest.param([30e6, 0, 12e6], marks=pytest.mark.xfail(reason=STANDS, strict=False)),
-    ],
-)
+@pytest.mark.parametrize("rates", [[100e6, 30e6, 6e6, 12e6], [30e6, 0, 12e6, 0, 40e6]])
 def test_a_busy_link_that_becomes_slower_goes_on(network, direction, rates):
-    """A queue may hold packets larger than the new burst; they must not block it."""
+    """A queue may hold packets larger than the new burst, and may sleep; neither must block it."""
     way = f"measured_{direction}_bps"
     with (
         LinkRecorder(network, every_s=0.1) as recorder,
@@ -69,10 +60,9 @@ def test_a_busy_link_that_becomes_slower_goes_on(network, direction, rates):
     ):
         began = time.monotonic()
         ends = []
-        for before, rate in zip([rates[0], *rates], rates, strict=False):
+        for rate in rates:
             network.set_rate("client-2", rate)
-            # After an outage TCP tries again only now and then, each time later than before.
-            time.sleep(1.5 if before else 4)
+            time.sleep(1.3)
             ends.append(time.monotonic() - began)
     network.set_rate("client-2", 40e6)
     table = recorder.table()
@@ -103,7 +93,9 @@ def test_links_follow_recorded_rates_with_outages(network, tmp_path):
         simulated.advance(begin)
         assert simulated.rates_bps()[2] == rate
         assert set(part["requested_down_bps"]) == {rate}
-        assert part["measured_down_bps"].max() == pytest.approx(rate, rel=0.15, abs=30_000)
+        # A busy machine cannot always send enough, nor look at its clock when it should.
+        measured = part["measured_down_bps"].rolling(3).mean().max()
+        assert measured == pytest.approx(rate, rel=0.15, abs=30_000)
         assert set(part["requested_up_bps"]) == {3e6}
 
 

@@ -112,13 +112,16 @@ class LinkState:
             self._known = None
             self.tell("cut" if cut else "heal", [row], time_s)
 
-    def set_present(self, client: int | str, present: bool, time_s: float) -> None:
+    def set_present(
+        self, client: int | str, present: bool, time_s: float, *, tell: bool = True
+    ) -> None:
         """Take a client out or put it back; nothing happens if it is so already."""
         row = self.fleet.index(client)
         if self.present[row] != present:
             self.present[row] = present
             self._known = None
-            self.tell("add" if present else "remove", [row], time_s)
+            if tell:
+                self.tell("add" if present else "remove", [row], time_s)
 
     # ------------------------------------------------------------------ who is told
 

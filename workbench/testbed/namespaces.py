@@ -151,8 +151,16 @@ class NamespaceNetwork(Network):
 
     def carried_bytes(self, direction: Direction = "down") -> NDArray[np.int64]:
         """Bytes that each link has carried since it came up, (N,), frame headers included."""
-        down, up = self._sample()[1]
+        down, up = self.carried()[1]
         return np.array(down if direction == "down" else up, dtype=np.int64)
+
+    def carried(self) -> tuple[float, NDArray[np.int64]]:
+        """Return the time in s, and the bytes that each link has carried by then.
+
+        The bytes are (2, N), down and up, frame headers included, all read at once.
+        """
+        now, carried = self._sample()
+        return now, carried.copy()
 
     def links(self, window_s: float = 1.0) -> pd.DataFrame:
         """One row a client: name, tier, requested and measured rate per direction, cut, present.
@@ -228,7 +236,7 @@ class NamespaceNetwork(Network):
             silent = np.zeros(len(self.fleet))
             self.inside.join({row: self.fleet.names[row]}, silent, silent)
             self._applied["down"][row] = self._applied["up"][row] = 0.0
-            self._state.present[row] = True
+            self._state.set_present(row, True, self.now_s(), tell=False)
             self._apply()
             self._state.tell("add", [row], self.now_s())
 

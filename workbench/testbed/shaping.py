@@ -11,6 +11,7 @@ Source: ``include/uapi/linux/pkt_sched.h`` and ``rtnetlink.h`` of the Linux kern
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -27,6 +28,10 @@ _BASIC_STATISTICS, _QUEUE_STATISTICS = 1, 3
 _ETHERNET = 1
 _ROOT = 0xFFFFFFFF
 _BELOW_DELAY = 0x00010001
+_GET_NAME = 0x8910
+_NUDGE = bytes.fromhex("0180c2000001 000000000000 88b5 0000")
+"""A frame that goes no further than the other end of a link, which drops it: addressed to what no
+bridge forwards, of the type that is set aside for private use."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,14 @@ class Shaper:
     def __init__(self, *, delayed: bool = False) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE_NETLINK)
         self._socket.bind((0, 0))
+        self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._parent = _BELOW_DELAY if delayed else _ROOT
         self._sequence = 0
         self._largest: dict[int, int] = {}
         """By interface the largest packet, in bytes, that may wait in its queue."""
         self._unsettled: dict[int, Bucket] = {}
         """Buckets whose burst is still larger than it should be."""
+        self._names: dict[int, str] = {}
 
     def set_rate(self, interface: int, rate_bps: float) -> None:
         """Limit what leaves an interface; packets that wait are kept.
@@ -90,11 +97,18 @@ class Shaper:
         The kernel takes in merged packets up to the size of the burst, and one that is larger
         than a burst that was made smaller since would block its queue for ever. So a burst
         shrinks only once nothing waits that came in under the old one: see `settle`.
+
+        The kernel also goes on sleeping until the time at which the first packet could have left
+        at the old rate, which after an outage is never, unless something new is sent; TCP sends
+        nothing new while its packets wait here. So the queue is nudged.
         """
         bucket = Bucket.for_rate(rate_bps)
+        shaped = interface in self._largest
         largest = max(self._largest.get(interface, 0), bucket.burst_bytes)
         self._apply(interface, bucket, largest if rate_bps else bucket.burst_bytes)
         self._largest[interface] = largest
+        if shaped and rate_bps:
+            self._nudge(interface)
         if rate_bps and largest > bucket.burst_bytes:
             self._unsettled[interface] = bucket
         else:
@@ -116,8 +130,8 @@ class Shaper:
 
     def forget(self, interface: int) -> None:
         """Forget an interface that is not there any more."""
-        self._largest.pop(interface, None)
-        self._unsettled.pop(interface, None)
+        for known in (self._largest, self._unsettled, self._names):
+            known.pop(interface, None)
 
     def _apply(self, interface: int, bucket: Bucket, burst_bytes: int) -> None:
         rate = struct.pack("=BBHhHI", 0, _ETHERNET, 0, 0, 0, bucket.rate_bytes_per_s)
@@ -128,6 +142,20 @@ class Shaper:
         )
         body = self._about(interface) + _attribute(_KIND, b"tbf\0") + _attribute(_OPTIONS, options)
         self._ask(_NEW_QDISC, _CREATE | _REPLACE, body)
+
+    def _nudge(self, interface: int) -> None:
+        """Have the kernel look at an interface's queue now."""
+        import fcntl  # noqa: PLC0415  # not every system has it, and this module is read on all
+
+        if interface not in self._names:
+            asked = fcntl.ioctl(self._frames, _GET_NAME, struct.pack("=16si20x", b"", interface))
+            self._names[interface] = asked[:16].rstrip(b"\0").decode()
+        try:
+            self._frames.sendto(_NUDGE, socket.MSG_DONTWAIT, (self._names[interface], 0))
+        except OSError as error:
+            # A full queue was looked at all the same.
+            if error.errno not in (errno.ENOBUFS, errno.EAGAIN):
+                raise
 
     def _waiting(self, interface: int) -> int:
         """Return the packets that wait in an interface's queue."""
@@ -142,8 +170,9 @@ class Shaper:
         return int(struct.unpack_from("=Q", self._statistics(interface, _BASIC_STATISTICS))[0])
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._socket.close()
+        self._frames.close()
 
     def _about(self, interface: int) -> bytes:
         return struct.pack("=BxHiIII", socket.AF_UNSPEC, 0, interface, 0, self._parent, 0)

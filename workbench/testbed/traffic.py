@@ -217,6 +217,5 @@ class LinkRecorder:
     def _sample(self) -> None:
         ways: tuple[Direction, Direction] = ("down", "up")
         rates = np.stack([self._network.rates_bps(way) for way in ways])
-        now = time.monotonic()
-        carried = np.stack([self._network.carried_bytes(way) for way in ways])
+        now, carried = self._network.carried()
         self._samples.append((now, rates, carried))

@@ -26,6 +26,9 @@ _SETTINGS = {
     "ipv4/tcp_congestion_control": "reno",
     # After a cut TCP would else wait for as long again as the cut took before it sends.
     "ipv4/tcp_rto_max_ms": "2000",
+    # Packets that a cut link drops where they are sent are tried again every 0.5 s: the usual 15
+    # attempts are over in 8 s. Programs know better for how long to wait.
+    "ipv4/tcp_retries2": "255",
     # Keep IPv6 from greeting every other client: 210 links would all get 210 greetings.
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
