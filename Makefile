@@ -22,7 +22,7 @@ endif
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test check bench
+.PHONY: help run lab test check bench image reproduce
 
 help: ## say what can be made (default)
 	@echo 'Usage: make TARGET [NAME=VALUE ...]'
@@ -31,7 +31,9 @@ help: ## say what can be made (default)
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
 	@echo 'TESTS="tests/grouping"    for test: arguments for pytest'
+	@echo 'NAME=name PROFILE=laptop  for reproduce: one of them, at another profile'
 	@echo 'ONLY=name                 for bench: only the benchmarks whose file has this in its name'
+	@echo 'BASE=image                for image: what it is built on (bash, coreutils, the same Python)'
 
 run: $(INSTALLED) ## set up, run the quickstart notebook, print its result, write its report
 	@$(RUN) -m workbench run-notebook $(QUICKSTART) $(foreach p,$(PARAMETERS),-p '$(p)')
@@ -51,6 +53,12 @@ check: $(INSTALLED) ## lint, format, types, and notebooks without outputs
 
 bench: $(INSTALLED_RAY) ## run the benchmarks, print a table, write reports/bench.json
 	@$(RUN) -m tests.benchmarks $(if $(ONLY),--only '$(ONLY)')
+
+reproduce: $(INSTALLED) ## run all reproductions of the papers at their smallest (minutes)
+	@$(RUN) -m workbench reproduce $(if $(NAME),$(NAME),all) --profile $(if $(PROFILE),$(PROFILE),smoke)
+
+image: $(INSTALLED) ## build the image of client containers, for DockerTestbed
+	@$(RUN) -m workbench image $(if $(BASE),--base '$(BASE)')
 
 # JupyterLab refuses to start for root, which is who one is in a container.
 ROOT_MAY = $(if $(filter 0,$(shell id -u)),--allow-root)

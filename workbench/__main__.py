@@ -55,6 +55,28 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--working-folder", type=Path, help="where the notebook runs (its own folder)")
     run.set_defaults(command=_run_notebook)
 
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="reproduce a table or figure of the papers",
+        description="Run a reproduction; what was interrupted goes on from its run folders.",
+    )
+    reproduce.add_argument("name", nargs="?", help="one of --list, or all")
+    reproduce.add_argument("--list", action="store_true", help="say what there is, and how long")
+    reproduce.add_argument(
+        "--profile", default="smoke", help="smoke, laptop or paper (%(default)s)"
+    )
+    reproduce.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="set a parameter of the notebook; may be repeated",
+    )  # fmt: skip
+    reproduce.add_argument(
+        "--reports", type=Path, default=Path("reports/paper"), help="for the results (%(default)s)"
+    )
+    reproduce.add_argument(
+        "--working-folder", type=Path, default=Path(), help="where runs/ is (the present folder)"
+    )
+    reproduce.set_defaults(command=_reproduce)
+
     check = commands.add_parser(
         "check-notebooks",
         help="say which notebooks are not fit to be committed",
@@ -96,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, help="the file; without --clients the folder (core_scenarios)"
     )
     scenario.set_defaults(command=_scenario)
+
+    image = commands.add_parser(
+        "image",
+        help="build the image of client containers",
+        description="Build the image that the clients of a DockerTestbed run.",
+    )
+    image.add_argument("--base", help="image to build on (python with this Python's version)")
+    image.set_defaults(command=_image)
     return parser
 
 
@@ -103,12 +133,7 @@ def _run_notebook(options: argparse.Namespace) -> int:
     from workbench import notebooks  # noqa: PLC0415 - other commands need no Jupyter
 
     notebook = notebooks.read_notebook(options.notebook)
-    texts = {}
-    for text in options.parameter:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--parameter is {text!r}, but must be NAME=VALUE")
-        texts[name] = value
+    texts = _named_texts(options.parameter)
     smoke = notebooks.smoke_parameters(notebook) if options.smoke else {}
     result = notebooks.run_notebook(
         options.notebook,
@@ -126,6 +151,39 @@ def _run_notebook(options: argparse.Namespace) -> int:
         "Interactive: make lab",
     )
     print("\n".join(lines).lstrip("\n"))
+    return 0
+
+
+def _named_texts(given: Sequence[str]) -> dict[str, str]:
+    texts = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--parameter is {text!r}, but must be NAME=VALUE")
+        texts[name] = value
+    return texts
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from workbench import reproduce  # noqa: PLC0415 - other commands need no Jupyter
+
+    if options.list or options.name is None:
+        print(reproduce.listing())
+        return 0
+    names = list(reproduce.entries()) if options.name == "all" else [options.name]
+    for name in names:
+        done = reproduce.reproduce(
+            name,
+            options.profile,
+            parameters=_named_texts(options.parameter),
+            output=options.reports,
+            work=options.working_folder,
+            say=print,
+        )
+        print(done.summary)
+        print(f"Report:   {_shown(done.report)}")
+        print(f"Result:   {_shown(done.result)}")
+        print(f"Took:     {done.duration_s:.0f} s\n", flush=True)
     return 0
 
 
@@ -173,6 +231,13 @@ def _scenario(options: argparse.Namespace) -> int:
         written = [scenario_recipes.write(recipe, path, options.node, options.image)]
     for path in written:
         print(_shown(path))
+    return 0
+
+
+def _image(options: argparse.Namespace) -> int:
+    from workbench.testbed import image  # noqa: PLC0415 - other commands need no Docker
+
+    print(f"Built {image.IMAGE}: {image.build_image(options.base or image.DEFAULT_BASE)}")
     return 0
 
 
