@@ -1,5 +1,7 @@
 """A workbench for network-aware federated neural architecture search."""
 
+from typing import TYPE_CHECKING
+
 from workbench import models
 from workbench.data.dataset import Dataset
 from workbench.data.datasets import load_dataset
@@ -42,6 +44,9 @@ from workbench.testbed.traces import load_trace, shipped_traces
 from workbench.tiers import PAPER_TIERS, Tier, load_tiers
 from workbench.ui import plots
 
+if TYPE_CHECKING:
+    from workbench.ui.panel import Panel
+
 __all__ = [
     "CELEBA_ROUNDS",
     "IMAGENET_ROUNDS",
@@ -66,6 +71,7 @@ __all__ = [
     "NetAdapt",
     "NetDAG",
     "NetworkAwareGrouping",
+    "Panel",
     "RandomGrouping",
     "RoundLimits",
     "Run",
@@ -94,3 +100,16 @@ __all__ = [
     "shipped_traces",
     "sweep",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load the control room when it is asked for: clients and commands need no widgets."""
+    if name == "Panel":
+        from workbench.ui.panel import Panel  # noqa: PLC0415  # see above
+
+        return Panel
+    raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

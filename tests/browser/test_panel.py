@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 SETUP = """\
 import workbench as wb
-from workbench.ui.panel import Panel
 
 data = wb.load_dataset("digits")
 search = wb.Search(
@@ -28,7 +27,7 @@ search = wb.Search(
     testbed=wb.{testbed}(),
     seed=7,
 )
-panel = Panel(search, "runs/{name}")
+panel = wb.Panel(search, "runs/{name}")
 panel
 """
 
@@ -50,6 +49,11 @@ def mean_emd(visit: Visit) -> str:
     """Return the mean EMD that the page shows."""
     caption = visit.page.get_by_text(re.compile(r"Groups: mean EMD [\d.]+")).inner_text()
     return caption.split(",")[0].split()[-1]
+
+
+def points(visit: Visit) -> int:
+    """Count the points of the figures that are shown."""
+    return visit.page.locator(".js-plotly-plot:visible .scatterlayer .point").count()
 
 
 def changes(visit: Visit, read: Callable[[Visit], str], before: str) -> str:
@@ -127,41 +131,48 @@ def test_a_search_is_started_paused_resumed_and_stopped(visit: Visit) -> None:
     handle.focus()
     for _ in range(10):
         visit.page.keyboard.press("ArrowLeft")
+    visit.page.get_by_text("search.grouping = wb.NetDAG(coeff=0.8,").wait_for()
     visit.tab("Network")
     visit.button("Cut").click()
     expect(visit.page.get_by_text("search.network.cut('client-0')")).to_be_visible()
     expect(visit.page.locator(".workbench-table").get_by_text("cut", exact=True)).to_be_visible()
     assert len(events(visit, name)) == paused, "a paused search does nothing"
 
+    visit.save()
+    visit.reload()
+    visit.tab("Grouping")
+    expect(visit.control("COEFF").locator(".widget-readout")).to_have_text("0.80")
+    visit.until(lambda: points(visit) > 28, "the bubbles of the groups again")
     visit.tab("Search")
+    visit.page.get_by_text("paused", exact=True).wait_for()
+    visit.until(lambda: points(visit) > 0, "the rounds of the run again")
+    visit.drawn()
+
     visit.button("Resume").click()
     visit.page.get_by_text("grouping changed to NetDAG").first.wait_for()
     visit.page.get_by_text("client-0: link cut").first.wait_for()
     visit.page.get_by_text(re.compile("iteration 1: .* was pruned")).first.wait_for()
+    visit.page.get_by_text(re.compile("about .* left")).wait_for()
     visit.shot("search-running")
     visit.button("Stop").click()
     visit.page.get_by_text("stopped; Start goes on").wait_for()
     kinds = [event["event"] for event in events(visit, name)]
     assert kinds.count("change") >= 1
     assert "link" in kinds
+
+    visit.page.set_viewport_size({"width": 1600, "height": 1500})
+    visit.drawn()
     visit.shot("search-stopped")
-
-    visit.save()
-    visit.reload()
-    visit.tab("Search")
-    visit.page.get_by_text("stopped; Start goes on").wait_for()
-    visit.page.get_by_text("client-0: link cut").first.wait_for()
-    visit.button("Start").click()
-    visit.button("Stop").click()
-    visit.page.get_by_text("stopped; Start goes on").wait_for()
-
+    visit.assert_nothing_is_cut_off()
     visit.tab("Runs")
     visit.page.get_by_role("option", name=name).click()
     visit.button("Open").click()
     visit.page.get_by_text(re.compile(r"\d+ iterations so far: MACs")).wait_for()
-    visit.button("Report").click()
-    visit.page.get_by_text("1 files written").wait_for()
+    visit.drawn()
     visit.shot("runs")
+    visit.assert_nothing_is_cut_off()
+    visit.button("Report").click()
+    visit.page.get_by_text("1 file written").wait_for()
     assert (visit.lab.folder / "runs" / name / "export" / "report.html").exists()
     visit.button("Tables as CSV").click()
     visit.page.get_by_text("accounting.csv").wait_for()

@@ -150,6 +150,12 @@ def test_a_control_that_was_just_moved_is_not_set_back(panel_of: MakePanel) -> N
         tab.max_iter.value = 1 + step
         assert search.grouping.coeff == pytest.approx(0.3 + step / 100)
         assert search.grouping.max_iter == 1 + step
+    sent: list[str] = []
+    tab.coeff.value = almost = 0.33000000000000007  # as a slider in a browser says 0.33
+    tab.coeff.observe(lambda _: sent.append("value"), "value")
+    panel.refresh()
+    assert search.grouping.coeff == 0.33
+    assert (tab.coeff.value, sent) == (almost, [])
 
 
 def test_tiers_are_edited_and_checked(panel_of: MakePanel) -> None:
@@ -281,7 +287,7 @@ def test_runs_are_opened_compared_and_exported(panel_of: MakePanel, tmp_path: Pa
     tab.runs.value = tuple(str(tmp_path / name) for name in ("netdag", "random"))
     tab.compare.click()
     assert alert(panel) == ""
-    assert "grouping.type" in tab._second_table.widget.value
+    assert "grouping.type" in tab._settings.widget.value
     assert Run(tmp_path / "netdag").finished, "exports do not hurt a run"
 
 

@@ -252,6 +252,26 @@ class Run:
             path.parent.mkdir(exist_ok=True)
         return export_model(model, shape, path, format)
 
+    def report(self, path: str | Path) -> Path:
+        """Write this run as one HTML file: figures, tables, settings, versions and seeds.
+
+        The file needs no network, and can be printed; the run need not be finished.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+
+        Raises
+        ------
+        ValueError
+            If the run has no result yet.
+        """
+        # A run knows nothing of figures; only this convenience does, when it is asked for.
+        from workbench.ui.run_report import write_run_report  # noqa: PLC0415
+
+        return write_run_report(self, path)
+
     # ------------------------------------------------------------------ how it shows itself
 
     def __repr__(self) -> str:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def fleet(fleet: Fleet, class_names: Sequence[str] | None = None) -> go.Figure:
     """Show each client's samples by class, and the rate of its link; slowest link on the left."""
     order = np.argsort(fleet.rate_bps, kind="stable")
-    names = [fleet.names[row] for row in order]
+    names = np.array(fleet.names)[order]
+    places = np.arange(1, len(order) + 1)
     classes = list(class_names or (str(n) for n in range(fleet.label_counts.shape[1])))
     shown = make_subplots(
         rows=2,
@@ -31,12 +32,13 @@ def fleet(fleet: Fleet, class_names: Sequence[str] | None = None) -> go.Figure:
     )
     shown.add_trace(
         go.Heatmap(
-            x=names,
+            x=places,
             y=classes,
             z=fleet.label_counts[order].T,
             colorscale="Blues",
             colorbar={"title": "samples", "len": 0.55, "y": 0.72},
-            hovertemplate="%{x}, class %{y}: %{z} samples<extra></extra>",
+            customdata=np.broadcast_to(names, (len(classes), len(names))),
+            hovertemplate="%{customdata}, class %{y}: %{z} samples<extra></extra>",
         ),
         row=1,
         col=1,
@@ -46,23 +48,21 @@ def fleet(fleet: Fleet, class_names: Sequence[str] | None = None) -> go.Figure:
         rows = [n for n in range(len(order)) if fleet.tiers[tier[n]].tier_class == kind]
         shown.add_trace(
             go.Scatter(
-                x=[names[n] for n in rows],
+                x=places[rows],
                 y=fleet.rate_bps[order][rows] / 1e6,
                 mode="markers",
                 name=f"{kind} tier",
                 marker={"color": style.colour(number), "symbol": style.symbol(number), "size": 8},
-                text=[f"tier {fleet.tiers[tier[n]].name}" for n in rows],
-                hovertemplate="%{x}, %{text}: %{y:g} Mbit/s<extra></extra>",
+                text=[f"{names[n]}, tier {fleet.tiers[tier[n]].name}" for n in rows],
+                hovertemplate="%{text}: %{y:g} Mbit/s<extra></extra>",
             ),
             row=2,
             col=1,
         )
-    shown.update_xaxes(showticklabels=False, categoryorder="array", categoryarray=names)
+    shown.update_xaxes(showgrid=False, range=[0.5, len(order) + 0.5])
     shown.update_xaxes(title_text=f"{len(fleet)} clients, slowest link on the left", row=2, col=1)
     shown.update_yaxes(title_text="class", type="category", row=1, col=1)
-    shown.update_yaxes(
-        title_text="Mbit/s", type="log", tickvals=[2.5, 10, 40, 100, 400], row=2, col=1
-    )
+    shown.update_yaxes(title_text="Mbit/s", type="log", tickvals=style.RATES, row=2, col=1)
     shown.update_layout(
         template="plotly_white",
         title={"text": "What each client has", "x": 0.01, "xanchor": "left"},

@@ -9,6 +9,7 @@ none in a tab that is not shown; these follow the size of their place.
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ import plotly.graph_objects as go
 import traitlets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class Library(anywidget.AnyWidget):
@@ -50,6 +51,20 @@ def _front_end() -> str:
 
 class Figure(go.FigureWidget):  # type: ignore[misc]  # plotly has no types
     """A FigureWidget without plotly.js of its own; a `Library` must be on the page."""
+
+    def get_state(
+        self, key: str | Iterable[str] | None = None, drop_defaults: bool = False
+    ) -> dict[str, Any]:
+        """Return the state of some traits; of all, as they are now, for a page loaded again.
+
+        plotly keeps the figure of its first moment there, so that such a page would be empty.
+        """
+        if key is None and "_layout_obj" in self.__dict__:  # not while it is being made
+            # Not assigned: that would send the whole figure to pages that have it.
+            self._trait_values["_widget_data"] = deepcopy(self._data)
+            self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)  # noqa: SLF001
+        state: dict[str, Any] = super().get_state(key, drop_defaults)
+        return state
 
     _esm = """
     const NAMES = ["addTraces", "deleteTraces", "moveTraces", "restyle", "relayout", "update",

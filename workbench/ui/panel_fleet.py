@@ -52,7 +52,7 @@ class FleetTab:
                 row(
                     self._plot.box,
                     widgets.VBox([self._tiers.box, self._clients.box]),
-                    widths=("2fr", "1fr"),
+                    widths=("3fr", "2fr"),
                 ),
             ]
         )
@@ -65,9 +65,7 @@ class FleetTab:
         how: dict[str, Any] = {"clients": self.clients.value}
         if drawn:
             alpha = float(made["alpha"])
-            # A slider has steps: where it was not moved, the fleet's own value stands.
-            moved = abs(math.log10(self.alpha.value / alpha)) > self.alpha.step / 2
-            how["alpha"] = round(self.alpha.value, 4) if moved else alpha
+            how["alpha"] = round(self.alpha.value, 4) if self._differs(alpha) else alpha
         how["seed"] = self.seed.value
         if how == {"clients": len(search.fleet), **{n: made.get(n) for n in how if n in made}}:
             return
@@ -82,6 +80,10 @@ class FleetTab:
         ):
             make = Fleet.dirichlet if drawn else Fleet.iid
             search.fleet = make(search.dataset, tiers=search.fleet.tiers, **how)
+
+    def _differs(self, alpha: float) -> bool:
+        """Whether the slider, which has steps, stands elsewhere than at ``alpha``."""
+        return abs(math.log10(self.alpha.value / alpha)) > self.alpha.step / 2
 
     @locked
     def sync(self, changed: set[str]) -> None:
@@ -107,8 +109,8 @@ class FleetTab:
             return
         self._controls.set(self.clients, max=max(self.clients.max, len(fleet)))
         self._controls.set(self.clients, value=len(fleet))
-        if method == "dirichlet":
-            self._controls.set(self.alpha, value=float(fleet.settings["alpha"]))
+        if method == "dirichlet" and self._differs(alpha := float(fleet.settings["alpha"])):
+            self._controls.set(self.alpha, value=alpha)
         self._controls.set(self.seed, value=int(fleet.settings.get("seed", 0)))
 
     def draw(self, changed: set[str]) -> None:
@@ -121,7 +123,7 @@ class FleetTab:
         figure.update_layout(title=None, margin={"t": 30})
         self._plot.show(figure)
         self._tiers.show(_tier_table(fleet))
-        self._clients.show(fleet.table())
+        self._clients.show(fleet.table().rename(columns={"rate_mbit_s": "Mbit/s"}))
 
 
 def _tier_table(fleet: Fleet) -> pd.DataFrame:

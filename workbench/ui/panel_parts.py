@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import threading
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -63,11 +64,21 @@ class Controls:
             try:
                 for name, value in traits.items():
                     key = (id(widget), name)
-                    if key not in self._known or self._known[key] != value:
+                    if key not in self._known or not _same(self._known[key], value):
                         self._known[key] = value
                         setattr(widget, name, value)
             finally:
                 self._setting = False
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values look the same: a slider says 0.8800000000000001 where 0.88 is meant.
+
+    To send it the 0.88 would move it back, if a person has gone on in the meantime.
+    """
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
+    return one == other
 
 
 class Table:

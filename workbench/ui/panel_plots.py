@@ -58,7 +58,8 @@ def links(table: pd.DataFrame, bottleneck: int | None = None) -> go.Figure:
     shown = style.figure("Links", "clients, slowest link on the left", "Mbit/s")
     order = np.argsort(table["requested_down_bps"].to_numpy(), kind="stable")
     ranked = table.iloc[order]
-    names = ranked["client"].tolist()
+    names = ranked["client"].to_numpy()
+    places = np.arange(1, len(names) + 1)
     wanted = ranked["requested_down_bps"].to_numpy() / 1e6
     there = ranked["present"].to_numpy(dtype=bool)
     dead = ranked["cut"].to_numpy(dtype=bool) | ~there | (wanted <= 0)
@@ -73,7 +74,7 @@ def links(table: pd.DataFrame, bottleneck: int | None = None) -> go.Figure:
         values = ranked[column].to_numpy() / 1e6
         shown.add_trace(
             go.Scatter(
-                x=names,
+                x=places,
                 y=np.where(dead | (values <= 0), np.nan, values),
                 mode="markers",
                 name=name,
@@ -83,34 +84,35 @@ def links(table: pd.DataFrame, bottleneck: int | None = None) -> go.Figure:
                     "size": 9 if number == 0 else 6,
                     "line": {"width": 2 if number == 0 else 0, "color": style.colour(number)},
                 },
-                hovertemplate="%{x}: %{y:.2f} Mbit/s " + name + "<extra></extra>",
+                text=names,
+                hovertemplate="%{text}: %{y:.2f} Mbit/s " + name + "<extra></extra>",
             )
         )
     shown.add_trace(
         go.Scatter(
-            x=[name for name, off in zip(names, dead, strict=True) if off],
+            x=places[dead],
             y=[floor] * int(dead.sum()),
             mode="markers",
             name="cut or taken out",
             marker={"color": style.colour(7), "symbol": "x", "size": 9},
-            hovertemplate="%{x}: cut or taken out<extra></extra>",
+            text=names[dead],
+            hovertemplate="%{text}: cut or taken out<extra></extra>",
         )
     )
-    marked = table.iloc[[bottleneck]] if bottleneck is not None else table.iloc[:0]
+    marked = order == (-1 if bottleneck is None else bottleneck)
     shown.add_trace(
         go.Scatter(
-            x=marked["client"],
-            y=np.maximum(marked["requested_down_bps"].to_numpy() / 1e6, floor),
+            x=places[marked],
+            y=np.maximum(wanted[marked], floor),
             mode="markers",
             name="bottleneck of this round",
             marker={
                 "color": style.colour(3), "symbol": "star-open", "size": 18, "line": {"width": 2},
             },
-            hovertemplate="%{x} is waited for<extra></extra>",
+            text=names[marked],
+            hovertemplate="%{text} is waited for<extra></extra>",
         )
     )  # fmt: skip
-    shown.update_xaxes(
-        showticklabels=False, categoryorder="array", categoryarray=names, type="category"
-    )
-    shown.update_yaxes(type="log")
+    shown.update_xaxes(showgrid=False, range=[0.5, len(names) + 0.5])
+    shown.update_yaxes(type="log", tickvals=style.RATES)
     return shown

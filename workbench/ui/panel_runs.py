@@ -13,7 +13,7 @@ from workbench.search.run import Run
 from workbench.ui import panel_export, run_plots, run_report
 from workbench.ui.panel_figure import Plot
 from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, note, row, width
-from workbench.ui.panel_search import readable_frontier
+from workbench.ui.panel_search import readable_frontier, readable_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,11 +49,13 @@ class RunsTab:
         self.said = widgets.HTML(layout=WIDE)
         self._first, self._second = Plot(height=400), Plot(height=400)
         self._first_table = Table("Iterations", height="400px")
-        self._second_table = Table("Settings", height="400px")
+        self._second_table = Table("Rounds", height="400px")
+        self._settings = Table("Settings", height="300px")
         self._shown = widgets.VBox(
             [
                 row(self._first.box, self._first_table.box, widths=("3fr", "2fr")),
                 row(self._second.box, self._second_table.box, widths=("3fr", "2fr")),
+                self._settings.box,
             ]
         )
         self._shown.layout.display = "none"
@@ -125,10 +127,12 @@ class RunsTab:
         self._first.show(run_plots.frontier(run))
         self._first_table.show(readable_frontier(run.frontier()), f"Iterations of {path}")
         self._second.show(run_plots.round_durations(run))
+        self._second_table.show(readable_rounds(run), "Rounds")
         settings = run_report.tables(run)["settings"]
-        values = settings["value"]
-        settings["value"] = [f"{text[:24]}…" if len(text) > 40 else text for text in values]
-        self._second_table.show(settings, "Settings")
+        settings["value"] = [
+            f"{text[:80]}…" if len(text) > 100 else text for text in settings["value"]
+        ]
+        self._settings.show(settings, "Settings")
         self._shown.layout.display = ""
         self.said.value = f"<b>{path}</b>: {run_report.headline(run)}"
         return f"run = wb.Run({path!r}); run.frontier(); wb.plots.frontier(run)"
@@ -143,16 +147,18 @@ class RunsTab:
             table.T.rename_axis("measure").reset_index().astype({"measure": str}), "Runs"
         )
         self._second.show(run_plots.round_durations(side_by_side.runs))
+        rounds = {name: run.rounds()["duration_s"] for name, run in side_by_side.runs.items()}
+        seconds = pd.DataFrame(rounds).rename_axis("round").reset_index()
+        self._second_table.show(seconds.assign(round=seconds["round"] + 1), "Seconds of each round")
         settings = side_by_side.settings().rename_axis("setting").reset_index()
-        self._second_table.show(pd.DataFrame(settings.astype(str)), "Settings that differ")
+        self._settings.show(pd.DataFrame(settings.astype(str)), "Settings that differ")
         self._shown.layout.display = ""
         self.said.value = f"<b>{len(paths)} runs side by side</b>"
         return f"wb.compare({paths!r})"
 
     def _write_reports(self) -> str:
         written = [
-            run_report.write_run_report(Run(path), Path(path) / "export" / "report.html")
-            for path in self.runs.value
+            Run(path).report(Path(path) / "export" / "report.html") for path in self.runs.value
         ]
         self._tell(written)
         return f"wb.Run({self.runs.value[0]!r}).report({str(written[0])!r})"
@@ -171,7 +177,8 @@ class RunsTab:
 
     def _tell(self, written: list[Path]) -> None:
         listed = "".join(f"<li><code>{path}</code></li>" for path in written)
-        self.said.value = f"<b>{len(written)} files written</b><ul>{listed}</ul>"
+        count = "1 file" if len(written) == 1 else f"{len(written)} files"
+        self.said.value = f"<b>{count} written</b><ul>{listed}</ul>"
 
 
 def _button(text: str, icon: str, tooltip: str) -> widgets.Button:

@@ -34,6 +34,7 @@ class ScheduleControls:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._controls = Controls()
+        self._other: Testbed | None = None
         self.testbed = widgets.Dropdown(
             description="Testbed", options=list(TESTBEDS), layout=width(270), style=LABEL
         )
@@ -59,7 +60,14 @@ class ScheduleControls:
 
     def _apply_testbed(self) -> None:
         search = self._desk.search
-        kind = TESTBEDS[self.testbed.value]
+        kind = TESTBEDS.get(self.testbed.value)
+        if kind is None:
+            # One that was made in code, of which the panel knows no more than its name.
+            if self._other is not None:
+                with self._desk.doing(f"search.testbed = {self._other!r}"):
+                    search.testbed = self._other
+            self.sync({"testbed"})
+            return
         with self._desk.doing(
             f"search.testbed = wb.{kind.__name__}(schedule=search.testbed.schedule)"
         ):
@@ -101,6 +109,7 @@ class ScheduleControls:
         running = self._desk.search.session.running
         set_ = self._controls.set
         if not names:
+            self._other = testbed
             set_(self.testbed, options=[*TESTBEDS, type(testbed).__name__])
         set_(self.testbed, value=names[0] if names else type(testbed).__name__)
         set_(self.testbed, disabled=running)

@@ -18,6 +18,7 @@ from workbench.ui.panel_run import sentence
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from workbench.search.run import Run
     from workbench.ui.panel_desk import Desk
 
 _LOG_LINES = 300
@@ -180,7 +181,7 @@ class SearchTab:
         self._frontier.show(run_plots.frontier(run))
         self._found.show(readable_frontier(frontier))
         self._rounds.show(run_plots.round_durations(run))
-        self._round_table.show(_readable_rounds(rounds))
+        self._round_table.show(readable_rounds(run))
         self._traffic.show(run_plots.traffic(run) if len(rounds) else _nothing())
         failures = run.failures()
         if not failures.empty:
@@ -207,11 +208,25 @@ def readable_frontier(frontier: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _readable_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return the rounds of a run, the last one first."""
-    names = {"iteration": "iter.", "round": "round", "duration_s": "seconds", "replies": "replies",
-             "dropped": "dropped", "lost": "lost"}  # fmt: skip
-    return rounds[list(names)].rename(columns=names).iloc[::-1]
+def readable_rounds(run: Run) -> pd.DataFrame:
+    """Return the rounds of a run with what they carried down and up, the last one first."""
+    rounds = run.rounds()
+    carried = [
+        [sum(event["clients"].get(name, ())) / 1e6 for name in ("bytes_down", "bytes_up")]
+        for event in run.of("round")
+    ]
+    return pd.DataFrame(
+        {
+            "iter.": rounds["iteration"],
+            "round": rounds["round"],
+            "seconds": rounds["duration_s"],
+            "replies": rounds["replies"],
+            "MB ↓": [down for down, _ in carried],
+            "MB ↑": [up for _, up in carried],
+            "dropped": rounds["dropped"],
+            "lost": rounds["lost"],
+        }
+    ).iloc[::-1]
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from workbench.ui.grouping_plots import emd_trace, groups, label_distribution
 from workbench.ui.live_plots import calibration
 from workbench.ui.network_plots import link_history, link_schedule, tier_ranges, transfers
 from workbench.ui.panel_plots import durations, links
+from workbench.ui.paper_plots import beside_published, curves
 from workbench.ui.pruning_plots import candidate_costs, filter_norms, schedule, trade_off, widths
 from workbench.ui.run_plots import (
     candidates,
@@ -18,11 +19,13 @@ from workbench.ui.sweep_plots import pareto, sweep
 from workbench.ui.visit_plots import visit
 
 __all__ = [
+    "beside_published",
     "calibration",
     "candidate_costs",
     "candidates",
     "compared",
     "comparison",
+    "curves",
     "durations",
     "emd_trace",
     "filter_norms",

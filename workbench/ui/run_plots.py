@@ -61,6 +61,9 @@ def frontier(run: Run) -> go.Figure:
     shown.update_yaxes(title_text="accuracy (all test samples)", row=1, col=1)
     shown.update_xaxes(title_text="iteration", dtick=1, row=1, col=2)
     shown.update_yaxes(title_text="% of the initial network", rangemode="tozero", row=1, col=2)
+    if len(table) == 1:  # of one point plotly makes an axis that goes below zero
+        shown.update_yaxes(range=[0, 1], row=1, col=1)
+        shown.update_xaxes(range=[-0.5, 1.5], row=1, col=2)
     _dress(shown, "How the network shrank")
     return shown
 

@@ -13,6 +13,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
+RATES = tuple(digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5))
+"""Where an axis of link rates has its marks, in Mbit/s; plotly's own repeat 2 and 5."""
+
 SIDE_BY_SIDE = 3
 """So many panels fit beside each other; more go below."""
 
