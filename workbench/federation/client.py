@@ -38,7 +38,9 @@ UPLOAD = "train.upload"
 """Message type that asks for weights which a training held back."""
 
 _CACHED_MODELS = 2
+"""Modules that are kept however large they are: what one client trains, the next one trains."""
 _CACHED_BYTES = 256 * 2**20
+"""Room for more modules, and for samples: in every round the same candidates come round again."""
 
 
 @dataclass
@@ -62,7 +64,9 @@ class ClientState:
         if description not in self.modules:
             built = codec.build(description).to(self.device)
             self.modules[description] = payload.FlatModule(built)
-            if len(self.modules) > _CACHED_MODELS:
+            while len(self.modules) > _CACHED_MODELS and (
+                sum(module.nbytes for module in self.modules.values()) > _CACHED_BYTES
+            ):
                 self.modules.popitem(last=False)
         self.modules.move_to_end(description)
         return self.modules[description]

@@ -109,10 +109,9 @@ class LocalGrid(Grid):
         # Once there are workers, what nodes keep for later is kept there.
         worth = self._pool is not None or (len(messages) > 1 and largest > 0)
         if self._most_workers == 1 or not (small and worth):
-            for message in messages:
-                with _threads(1 if small else torch.get_num_threads()):
-                    reply, _ = self._execute(message)
-                yield reply
+            with _threads(1 if small else torch.get_num_threads()):
+                for message in messages:
+                    yield self._execute(message)[0]
             return
         for message, answer in self._workers(arena, largest).run(messages):
             if isinstance(answer, str):

@@ -108,6 +108,7 @@ class FlatModule:
             if isinstance(tensor, torch.Tensor)
         ]
         self._layout = layout(tensors)
+        self.nbytes = sum(tensor.nbytes for tensor in tensors)
         self._flat: dict[str, torch.Tensor] = {}
         if len({id(tensor) for tensor in tensors}) < len(tensors):
             return
