@@ -38,7 +38,7 @@ class Entry:
     reproduces
         What of which paper.
     minutes, memory_gb
-        Measured on 2 cores, by profile; what was not measured is missing.
+        By profile, measured on 2 cores; the memory of the profile paper is estimated.
     searches
         How many whole searches of each setting it takes in full.
     """
@@ -103,7 +103,10 @@ def listing(folder: Path = FOLDER) -> str:
         told = []
         for profile in PROFILES:
             if profile == "paper":
-                told.append(f"paper about {_hours(entry.paper_hours)} on a GPU (estimated)")
+                told.append(
+                    f"paper about {_hours(entry.paper_hours)} on a GPU, "
+                    f"{entry.memory_gb[profile]:g} GB (both estimated)"
+                )
             elif profile in entry.minutes:
                 told.append(
                     f"{profile} {entry.minutes[profile]:g} min, {entry.memory_gb[profile]:g} GB"

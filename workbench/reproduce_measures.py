@@ -39,8 +39,8 @@ def at_share(run: Run, share: float, resource: Resource = "macs") -> int | None:
 
 def shares(run: Run, resource: Resource = "macs") -> pd.Series[float]:
     """Return what share of the initial resource is left after each iteration."""
-    frontier = run.frontier().set_index("iteration")[resource]
-    return frontier / frontier.iloc[0]
+    left: pd.Series[float] = run.frontier().set_index("iteration")[resource]
+    return left / float(left.iloc[0])
 
 
 def uplink_mb(run: Run, iteration: int) -> float:
@@ -75,6 +75,11 @@ def larger(one: float, other: float, samples: int) -> bool | None:
         return None
     error = math.hypot(standard_error(one, samples), standard_error(other, samples))
     return None if abs(one - other) <= 2 * error else one > other
+
+
+def percent(value: float) -> str:
+    """Return an accuracy in percent as text; one that is missing was not reached."""
+    return "not reached" if math.isnan(value) else f"{value:.1f}%"
 
 
 def choices(run: Run) -> list[list[str]]:

@@ -49,7 +49,7 @@ _NAMES = {
     "iterations": "iterations at most",
     "tune_rounds": "rounds of tuning",
     "groups": "groups (0: one a candidate)",
-    "seeds": "seeds",
+    "most_rounds": "rounds at most, where they are dynamic (0: as published)",
 }
 
 
@@ -176,7 +176,9 @@ class Reproduction:
     def sentence(self) -> str:
         """Return in plain words what agrees with the paper and what does not."""
         said = {True: "Agrees", False: "Does not agree", None: "Can't be told from these runs"}
-        lines = [
+        only = "This profile shows that everything runs; its numbers mean nothing."
+        lines = [only] if self.profile == "smoke" else []
+        lines += [
             f"{said[claim['holds']]}: {claim['text']} ({claim['detail']})."
             for held in (True, False, None)
             for claim in self.claims
@@ -244,14 +246,14 @@ class Reproduction:
             about = {"config": config, "seconds": time.monotonic() - began, **machine()}
             (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
             scratch = folder / ".table.part"
-            table.to_csv(scratch, index=False)
+            table.to_csv(scratch, index=False, na_rep="nan")
             scratch.replace(path)
         about = json.loads((folder / "config.json").read_text("utf-8"))
         self.tables[folder.name] = {
             "seconds": round(about["seconds"], 1),
             "git_commit": about["git_commit"],
         }
-        return pd.read_csv(path, keep_default_na=False, na_values=["nan", "NaN"])
+        return pd.read_csv(path, keep_default_na=False, na_values=["nan"])
 
 
 def machine() -> dict[str, Any]:

@@ -50,8 +50,8 @@ class Scale:
         Rounds of federated tuning of a network that was found.
     groups
         Groups of clients; 0 makes one for each candidate.
-    seeds
-        How many seeds the averages run over.
+    most_rounds
+        Bound of the rounds of an iteration, where they are dynamic; 0 takes them as published.
     """
 
     dataset: Literal["digits", "cifar10", "celeba", "imagenet"]
@@ -69,7 +69,7 @@ class Scale:
     iterations: int = Field(ge=1)
     tune_rounds: int = Field(ge=1)
     groups: int = Field(ge=0)
-    seeds: int = Field(default=1, ge=1)
+    most_rounds: int = Field(default=0, ge=0)
 
 
 _PAPER: dict[Setting, Scale] = {
@@ -116,8 +116,8 @@ _SMOKE: dict[Setting, Scale] = {
         pretrain_epochs=2, rounds=2, step=0.2, iterations=2, tune_rounds=1,
     ),
     "imagenet": replace(
-        _LAPTOP["imagenet"], dataset="digits", samples=400, image_size=32, clients=30, width=0.1,
-        pretrain_epochs=2, rounds=2, iterations=2, tune_rounds=1,
+        _LAPTOP["imagenet"], dataset="digits", samples=300, image_size=32, clients=30, width=0.1,
+        pretrain_epochs=2, rounds=2, iterations=1, tune_rounds=1, most_rounds=2,
     ),
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from workbench.fleet import Fleet
 from workbench.grouping.baselines import RandomGrouping
 from workbench.pruning.netadapt import NetAdapt
 from workbench.search import presets
-from workbench.search.policies import SearchPolicy
+from workbench.search.policies import DynamicRounds, SearchPolicy
 from workbench.search.run import Run
 from workbench.search.search import Search
 
@@ -157,7 +157,7 @@ class Task:
             ``mu`` in the training makes it FedProx.
         """
         clients = self.judging if fleet is None else fleet
-        common = {"model": self.initial, "seed": self.seed}
+        common: dict[str, Any] = {"model": self.initial, "seed": self.seed}
         if self.setting == "nafnas":
             preset = presets.nafnas(self.dataset, clients, **common)
         else:
@@ -178,7 +178,11 @@ class Task:
                 "batch_size": self.scale.batch_size,
                 "learning_rate": self.scale.learning_rate,
             },
-            "policy": {"pretrain_rounds": 0, "tune_rounds": 0},
+            "policy": {
+                "pretrain_rounds": 0,
+                "tune_rounds": 0,
+                "rounds": bounded(preset.policy.rounds, self.scale.most_rounds),
+            },
         }
         settings: dict[str, Any] = {"groups": self.scale.groups or None}
         for part, of_scale in scaled.items():
@@ -227,6 +231,13 @@ class Task:
             known = search.run(path)
         self.runs[name] = known
         return known
+
+
+def bounded(rounds: DynamicRounds | None, most: int) -> DynamicRounds | None:
+    """Return the same rounds by iteration, but nowhere more than ``most``; 0 bounds nothing."""
+    if rounds is None or not most:
+        return rounds
+    return DynamicRounds(tuple((last, min(number, most)) for last, number in rounds.steps))
 
 
 def seconds(run: Run) -> float:
