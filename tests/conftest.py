@@ -95,17 +95,24 @@ def counted_fleet() -> Fleet:
 @pytest.fixture(
     scope="session",
     params=[
-        pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("namespaces", "docker")
+        pytest.param(kind, marks=getattr(pytest.mark, kind))
+        for kind in ("namespaces", "docker", "core")
     ],
 )
 def live_testbed(request: pytest.FixtureRequest, missing: Missing) -> Callable[..., Testbed]:
     """Return what makes a live testbed, of each kind in turn; links are constant unless told."""
-    from workbench.testbed import docker, probe
+    from workbench.testbed import core, docker, probe
 
     kind: str = request.param
+    address = os.environ.get("WORKBENCH_CORE", "")
+
+    def why_no_core() -> str:
+        return core.why_not(address) if address else "WORKBENCH_CORE names no core-daemon"
+
     why_not, testbed, own = {
         "namespaces": (probe.why_no_namespaces, NamespaceTestbed, {}),
         "docker": (docker.why_not, docker.DockerTestbed, {"memory": "1g"}),
+        "core": (why_no_core, core.CoreTestbed, {"address": address or core.ADDRESS}),
     }[kind]
     if reason := why_not():
         missing(kind, reason)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workbench import models
+from workbench import forking, models  # noqa: F401  # forking comes before everything
 from workbench.data.dataset import Dataset
 from workbench.data.datasets import load_dataset
 from workbench.doctor import doctor
@@ -35,6 +35,8 @@ from workbench.search.policies import (
 )
 from workbench.search.run import Run
 from workbench.search.search import Search
+from workbench.testbed.core import CoreTestbed
+from workbench.testbed.docker import DockerTestbed
 from workbench.testbed.joined import SuperLinkTestbed
 from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.replay import LinkTrace, TraceSchedule
@@ -56,8 +58,10 @@ __all__ = [
     "BalancedGrouping",
     "Comparison",
     "ConstantSchedule",
+    "CoreTestbed",
     "Cost",
     "Dataset",
+    "DockerTestbed",
     "DynamicRounds",
     "EarlyDropping",
     "FedAvg",

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from workbench.fleet import Fleet
-from workbench.testbed.docker import DockerNetwork
 from workbench.testbed.nursery import ClientProcesses
 
 
@@ -83,7 +82,7 @@ def clients_of() -> Callable[..., ClientProcesses]:
 
     def start(net, heard) -> ClientProcesses:
         clients = len(net.fleet)
-        if isinstance(net, DockerNetwork):
+        if net.inside.in_containers:
             command = ["python3", "-c", ECHO]
             made = net.inside.run_clients(command, lambda row: {"row": row}, clients, heard)
         else:

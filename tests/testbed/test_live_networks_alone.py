@@ -62,7 +62,9 @@ def seen_on_the_host():
     return shown, open_ports, {name for names in named for name in names if "wb-" in name}
 
 
-def test_the_host_is_not_touched(live_testbed, fleet_of, connected):
+def test_the_host_is_not_touched(live_testbed, fleet_of, connected, request):
+    if request.node.get_closest_marker("core"):
+        pytest.skip("CORE keeps its switches in the host's own network")
     before = seen_on_the_host()
     with live_testbed().up(fleet_of([20e6, 5e6])) as net, connected(net, 1):
         assert seen_on_the_host() == before
@@ -215,6 +217,13 @@ def put_up_and(live_testbed, fleet_of, clients_of):
     return put_up
 
 
+@pytest.fixture
+def forks(request):
+    """Leave out what uses a testbed in a fork of this process, where that is not possible."""
+    if request.node.get_closest_marker("core"):
+        pytest.skip("gRPC cannot be used in a fork; test_core.py starts a process of its own")
+
+
 def in_another_process(put_up_and):
     """Fork, put a testbed up there and let it be; return the process and the testbed's mark."""
     read, write = os.pipe()
@@ -258,6 +267,7 @@ def test_nothing_is_left_after_an_exception(put_up_and):
     assert namespaces() <= before
 
 
+@pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_signal(put_up_and, number, wait_until):
     before = namespaces()
@@ -272,6 +282,7 @@ def test_nothing_is_left_after_a_signal(put_up_and, number, wait_until):
     wait_until(lambda: namespaces() <= before)
 
 
+@pytest.mark.usefixtures("forks")
 def test_cleanup_takes_down_what_hangs_and_nothing_else(
     live_testbed, put_up_and, fleet_of, connected, wait_until
 ):

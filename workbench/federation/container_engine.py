@@ -6,7 +6,7 @@ its share hold, so a ClientApp says how it is made there: it is `Portable`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
     from workbench.testbed.container_processes import ContainerProcesses
-    from workbench.testbed.docker import DockerNetwork
+    from workbench.testbed.core_enclosure import CoreEnclosure
+    from workbench.testbed.docker import ContainerEnclosure
+    from workbench.testbed.namespaces import NamespaceNetwork
 
 _NODE = f"{CODE}/workbench/federation/container_node.py"
 
@@ -38,7 +40,7 @@ class Portable(Protocol):
 
 
 class ContainerEngine(LiveEngine):
-    """Runs a portable ClientApp on the nodes of a Docker network; see `LiveEngine`.
+    """Runs a portable ClientApp on the nodes of a network of containers; see `LiveEngine`.
 
     Raises
     ------
@@ -46,11 +48,9 @@ class ContainerEngine(LiveEngine):
         If the ClientApp is not `Portable`.
     """
 
-    _network: DockerNetwork
-
     def __init__(
         self,
-        network: DockerNetwork,
+        network: NamespaceNetwork,
         client_app: ClientApp,
         node_configs: Sequence[dict[str, Any]] | None = None,
     ) -> None:
@@ -62,17 +62,21 @@ class ContainerEngine(LiveEngine):
         super().__init__(network, client_app, node_configs)
         self._portable = client_app
 
+    @property
+    def _inside(self) -> ContainerEnclosure | CoreEnclosure:
+        return cast("ContainerEnclosure | CoreEnclosure", self._network.inside)
+
     def _make_nodes(self) -> ContainerProcesses:  # type: ignore[override]  # it does what those do
         command = ["python3", "-P", _NODE]
         clients = len(self._network.fleet)
-        return self._network.inside.run_clients(command, self._greet, clients, self._heard)
+        return self._inside.run_clients(command, self._greet, clients, self._heard)
 
     def _greet(self, row: int) -> dict[str, Any]:
         """Return what a node is told first."""
         private = self._keys[row][0]
         key = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return {
-            "app": self._portable.pack(row, self._network.inside.share(row)),
+            "app": self._portable.pack(row, self._inside.share(row)),
             "folder": SHARE,
             "config": self._configs[row],
             "server": self._server,

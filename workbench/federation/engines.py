@@ -13,7 +13,6 @@ from workbench.federation.local_grid import LocalGrid
 from workbench.federation.ray_engine import ray_grid
 from workbench.federation.superlink import LiveEngine
 from workbench.federation.timekeeping import Timekeeper, VirtualTime, WallTime
-from workbench.testbed.docker import DockerNetwork
 from workbench.testbed.joined import JoinedNetwork
 from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.simulated import SimulatedNetwork
@@ -103,7 +102,7 @@ def live_engine(
     node_configs: Sequence[dict[str, Any]] | None = None,
 ) -> LiveEngine:
     """Return the engine for a live network whose SuperLink is its own; see `LiveEngine`."""
-    if isinstance(network, DockerNetwork):
+    if network.inside.in_containers:
         return ContainerEngine(network, client_app, node_configs)
     return LiveEngine(network, client_app, node_configs)
 

@@ -208,6 +208,8 @@ class LiveEngine:
             ) from error
 
     def _why_lost(self) -> str:
+        if self._network.inside.lost:
+            return self._network.inside.lost
         if self.superlink.running:
             return ""
         return f"its process has ended; it said last:\n{self.superlink.last_words(5)}"

@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,12 +28,29 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from workbench.testbed.containers import Containers
-
 _OUTPUT, _ERRORS = 1, 2
 _LONGEST_LINE = 1 << 20
 _STARTED_AT_ONCE = 8
 _SETTLE_S = 5.0
+
+
+class Hosts(Protocol):
+    """The containers in which programs run, by row."""
+
+    @property
+    def engine(self) -> Any:  # noqa: ANN401  # the Docker SDK has no types
+        """The Docker engine's client."""
+
+    @property
+    def memory(self) -> str:
+        """Each container's limit of memory, in words."""
+
+    @property
+    def name(self) -> Callable[[int], str]:
+        """Returns the name of a client's container."""
+
+    def kills(self, row: int) -> int:
+        """Return how often the kernel killed something in a container for its memory limit."""
 
 
 class ContainerProcesses:
@@ -63,7 +80,7 @@ class ContainerProcesses:
         command: Sequence[str],
         greet: Callable[[int], dict[str, Any]],
         clients: int,
-        containers: Containers,
+        containers: Hosts,
         heard: Callable[[int, dict[str, Any]], None],
         *,
         log: Path,

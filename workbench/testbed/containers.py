@@ -79,7 +79,7 @@ class Containers:
         self._names: dict[int, str] = {}
         self.engine = connect()
         try:
-            _check_image(self.engine, limits.image)
+            check_image(self.engine, limits.image)
         except BaseException:
             self.engine.close()
             raise
@@ -144,7 +144,7 @@ class Containers:
 
     def kills(self, row: int) -> int:
         """Return how often the kernel killed something in a container for its memory limit."""
-        return _memory_kills(self._first.get(row, 0))
+        return memory_kills(self._first.get(row, 0))
 
     # ------------------------------------------------------------------ one container
 
@@ -231,7 +231,7 @@ def why_not(image: str) -> str:
     except (RuntimeError, ImportError) as error:
         return str(error)
     try:
-        _check_image(engine, image)
+        check_image(engine, image)
         if not engine.info().get("MemoryLimit"):
             return "the kernel limits no memory; enable its memory control group"
     except RuntimeError as error:
@@ -239,6 +239,22 @@ def why_not(image: str) -> str:
     finally:
         engine.close()
     return ""
+
+
+def remove_labelled(mark: str) -> int:
+    """Remove a testbed's containers, by their label; return how many there were."""
+    try:
+        engine = connect(timeout_s=20)
+    except (RuntimeError, ImportError):
+        return 0
+    try:
+        found = engine.api.containers(all=True, filters={"label": f"{TESTBED_LABEL}={mark}"})
+        for each in found:
+            with suppress(_docker().errors.NotFound, _docker().errors.APIError):
+                engine.api.remove_container(each["Id"], force=True)
+        return len(found)
+    finally:
+        engine.close()
 
 
 def clean_containers() -> list[Leftover]:
@@ -274,7 +290,8 @@ def _docker() -> Any:  # noqa: ANN401  # a module without types
     return docker
 
 
-def _check_image(engine: docker.DockerClient, image: str) -> None:
+def check_image(engine: docker.DockerClient, image: str) -> None:
+    """Raise RuntimeError, with what helps, if the engine has no such image."""
     try:
         engine.images.get(image)
     except _docker().errors.ImageNotFound:
@@ -291,7 +308,7 @@ def _is_of(process: int, container: str) -> bool:
         return False
 
 
-def _memory_kills(process: int) -> int:
+def memory_kills(process: int) -> int:
     """Read the counter of the memory control group that a process is in; 0 if it is gone."""
     try:
         groups = Path(f"/proc/{process}/cgroup").read_text().splitlines()

@@ -22,7 +22,7 @@ _ANSWER_S = 30.0
 _SLOW_ANSWER_S = 120.0
 _AT_ONCE = 8
 """Calls that the daemon serves at once; more do not make it faster."""
-_HIGHEST_SESSION = 255
+HIGHEST_SESSION = 255
 """Names of interfaces hold a session's id in 8 bits: beyond, two sessions would share them."""
 
 
@@ -88,15 +88,34 @@ class CoreClient:
         return {each.id: each for each in self._call("GetSessions").sessions}
 
     def create_session(self) -> Any:  # noqa: ANN401  # protobuf
-        """Create an empty session and return it."""
-        session = self._call("CreateSession").session
-        if not 0 < session.id <= _HIGHEST_SESSION or session.state != SessionState.DEFINITION:
-            raise CoreVersionError(
-                f"the core-daemon at {self.address} answers with a session {session.id} in state "
-                f"{session.state}; sessions are numbered 1 to {_HIGHEST_SESSION} and begin in "
-                f"state {int(SessionState.DEFINITION)}: restart it, or install CORE {SUPPORTED}"
-            )
-        return session
+        """Create an empty session and return it.
+
+        A daemon that crashed has left folders behind, and the next one fails at the number of
+        such a session; so another number is tried then.
+        """
+        taken = set(self.sessions())
+        for number in range(1, HIGHEST_SESSION + 1):
+            if number in taken:
+                continue
+            try:
+                session = self._call("CreateSession", session_id=number).session
+            except CoreLostError:
+                raise
+            except CoreError as error:
+                if "File exists" not in str(error):
+                    raise
+                continue
+            if session.id != number or session.state != SessionState.DEFINITION:
+                raise CoreVersionError(
+                    f"the core-daemon at {self.address} answers with a session {session.id} in "
+                    f"state {session.state} when it is asked for session {number}, which begins "
+                    f"in state {int(SessionState.DEFINITION)}; install CORE {SUPPORTED}"
+                )
+            return session
+        raise CoreError(
+            f"the core-daemon at {self.address} has no session number left; delete sessions in "
+            "core-gui, or what a crashed daemon left in /tmp with python -m workbench cleanup"
+        )
 
     def start_session(self, session: Any, *, wait_s: float) -> None:  # noqa: ANN401
         """Start a session that was created; what it says of nodes and links is put up.

@@ -126,6 +126,8 @@ class ContainerEnclosure(Enclosure):
         The containers, by row.
     """
 
+    in_containers = True
+
     def __init__(self, delay: Delay, limits: Limits) -> None:
         if not linux.may_administer():
             raise RuntimeError(_NEEDS_ROOT)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workbench.testbed.addresses import Delay
+    from workbench.testbed.keeper import Settings
     from workbench.testbed.nursery import Run
 
 
@@ -46,9 +47,15 @@ class Enclosure:
         What the names of its processes begin with.
     interface
         Name of the link in a client's namespace.
+    in_containers
+        Whether clients are containers, in which nothing of this process's memory is found.
+    lost
+        Why the network is lost although nothing here has ended; empty while it is not.
     """
 
     interface = INNER
+    in_containers = False
+    lost = ""
 
     def __init__(self, delay: Delay, *, rootless: bool | None) -> None:
         if sys.platform != "linux":
@@ -57,7 +64,7 @@ class Enclosure:
                 "SimulatedTestbed() here, or run the notebook on a Linux machine"
             )
         # What follows needs libraries that only Linux has.
-        from workbench.testbed.keeper import Settings, fork_keeper  # noqa: PLC0415
+        from workbench.testbed.keeper import Settings  # noqa: PLC0415
 
         self._process = 0
         self._started: list[Program | ClientProcesses] = []
@@ -75,13 +82,18 @@ class Enclosure:
         )
         try:
             cleanup.write_owner(self.folder, self.mark)
-            self._keeper, self._process = fork_keeper(settings)
+            self._keeper, self._process = self._fork_keeper(settings)
         except RuntimeError as error:
             cleanup.remove_folder(self.folder)
             raise RuntimeError(_why_not(str(error), rootless=rootless)) from error
         except BaseException:
             cleanup.remove_folder(self.folder)
             raise
+
+    def _fork_keeper(self, settings: Settings) -> tuple[Channel, int]:
+        from workbench.testbed.keeper import fork_keeper  # noqa: PLC0415
+
+        return fork_keeper(settings)
 
     def ask(self, **question: object) -> tuple[Any, list[int]]:
         """Ask the keeper to do something; see `workbench.testbed.keeper`.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 IMAGE = "workbench-client"
 DEFAULT_BASE = f"python:3.{sys.version_info.minor}-slim-bookworm"
-_ENVIRONMENTS = Path(__file__).resolve().parents[2] / "environments"
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / "environments"
 
 
 def build_image(
@@ -50,7 +50,7 @@ def build_image(
     FileNotFoundError
         If this is not a checkout.
     """
-    recipe = _ENVIRONMENTS / "client.Dockerfile"
+    recipe = ENVIRONMENTS / "client.Dockerfile"
     if not recipe.is_file():
         raise FileNotFoundError(f"there is no {recipe}; build the image from a checkout")
     engine = connect()
@@ -126,8 +126,8 @@ def _check_python(engine: docker.DockerClient, base: str) -> None:
 
 def _wheels() -> Path:
     """Return a folder with all wheels and the list of what is to be installed; kept for later."""
-    requirements = _ENVIRONMENTS / "client-requirements.txt"
-    constraints = _ENVIRONMENTS / "constraints.txt"
+    requirements = ENVIRONMENTS / "client-requirements.txt"
+    constraints = ENVIRONMENTS / "constraints.txt"
     key = hashlib.sha256(
         requirements.read_bytes() + constraints.read_bytes() + sys.version.encode()
     )

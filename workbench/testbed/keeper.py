@@ -51,7 +51,9 @@ class Settings:
 
 
 @dataclass
-class _Link:
+class Link:
+    """A client's link, as its keeper sees it."""
+
     namespace: int
     down: int
     """Index of the port on the switch."""
@@ -61,7 +63,9 @@ class _Link:
     """For what the client sends."""
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
+    """What is sent back to who asked."""
+
     value: Any = None
     lasting: tuple[int, ...] = ()
     """Descriptors that are handed over and stay open here."""
@@ -69,7 +73,7 @@ class _Answer(NamedTuple):
     """Descriptors that are handed over and closed here."""
 
 
-def fork_keeper(settings: Settings) -> tuple[Channel, int]:
+def fork_keeper(settings: Settings, kind: type[Keeper] | None = None) -> tuple[Channel, int]:
     """Fork a keeper; return the channel to it and the process to wait for after closing it.
 
     Raises
@@ -81,7 +85,7 @@ def fork_keeper(settings: Settings) -> tuple[Channel, int]:
     notebook = os.pidfd_open(os.getpid())
     process = linux.fork()
     if process == 0:
-        _be_forked(settings, far, notebook)
+        _be_forked(settings, far, notebook, kind or Keeper)
     os.close(notebook)
     far.forget()
     try:
@@ -93,7 +97,7 @@ def fork_keeper(settings: Settings) -> tuple[Channel, int]:
     return near, process
 
 
-def _be_forked(settings: Settings, channel: Channel, notebook: int) -> NoReturn:
+def _be_forked(settings: Settings, channel: Channel, notebook: int, kind: type[Keeper]) -> NoReturn:
     """Be the keeper, or the process that waits for it."""
     try:
         linux.leave_parent_behind({channel.fileno(), notebook})
@@ -110,7 +114,7 @@ def _be_forked(settings: Settings, channel: Channel, notebook: int) -> NoReturn:
         linux.die_with_parent()
         linux.set_process_name(f"{settings.mark}-keep")
         linux.allow_many_descriptors()
-        _Keeper(settings, channel, notebook).serve()
+        kind(settings, channel, notebook).serve()
     except BaseException as error:  # noqa: BLE001  # a forked child must end here, and say why
         with suppress(ChannelClosedError):
             channel.receive()
@@ -119,7 +123,9 @@ def _be_forked(settings: Settings, channel: Channel, notebook: int) -> NoReturn:
         os._exit(1)
 
 
-class _Keeper:
+class Keeper:
+    """Does what it is asked, method by method; the names of those begin with ``do_``."""
+
     def __init__(self, settings: Settings, channel: Channel, notebook: int) -> None:
         self._settings = settings
         self._notebook = notebook
@@ -128,7 +134,7 @@ class _Keeper:
         self._poll = select.poll()
         self._poll.register(notebook, select.POLLIN)
         self._poll.register(channel, select.POLLIN)
-        self._links: dict[int, _Link] = {}
+        self._links: dict[int, Link] = {}
         self._ended: dict[int, int] = {}
 
         self._home = linux.new_network()
@@ -154,10 +160,10 @@ class _Keeper:
         self._end()
 
     def _serve_one(self, channel: Channel) -> None:
-        answer = _Answer()
+        answer = Answer()
         try:
             question, _ = channel.receive()
-            action: Callable[..., _Answer] = getattr(self, "do_" + question.pop("do"))
+            action: Callable[..., Answer] = getattr(self, "do_" + question.pop("do"))
             try:
                 answer = action(**question)
             except Exception as error:  # noqa: BLE001  # whoever asked is told, and we go on
@@ -191,13 +197,13 @@ class _Keeper:
 
     # ------------------------------------------------------------------ what can be asked
 
-    def do_hello(self) -> _Answer:
+    def do_hello(self) -> Answer:
         """Tell that switch and server are in place."""
-        return _Answer()
+        return Answer()
 
     def do_add(
         self, row: int, name: str, down_bps: float, up_bps: float, process: int = 0
-    ) -> _Answer:
+    ) -> Answer:
         """Give a client a link, and a namespace: a new one, or that of a container's process."""
         if row in self._links:
             raise ValueError(f"client {name} has a link already")
@@ -211,10 +217,10 @@ class _Keeper:
         except BaseException:
             os.close(namespace)
             raise
-        self._links[row] = _Link(namespace, port, inner, shaper)
-        return _Answer()
+        self._links[row] = Link(namespace, port, inner, shaper)
+        return Answer()
 
-    def do_remove(self, row: int) -> _Answer:
+    def do_remove(self, row: int) -> Answer:
         """Take a client's link and namespace away; its processes are killed."""
         self._kill_inside(self._namespace(row))
         link = self._links.pop(row)
@@ -223,9 +229,9 @@ class _Keeper:
         self._unsettled.discard(link.shaper)
         link.shaper.close()
         os.close(link.namespace)
-        return _Answer()
+        return Answer()
 
-    def do_rates(self, rates: list[tuple[int, float | None, float | None]]) -> _Answer:
+    def do_rates(self, rates: list[tuple[int, float | None, float | None]]) -> Answer:
         """Set link rates: (row, down, up) in bit/s; None leaves a direction as it is."""
         for row, down_bps, up_bps in rates:
             link = self._links[row]
@@ -235,38 +241,38 @@ class _Keeper:
             if up_bps is not None:
                 link.shaper.set_rate(link.up, up_bps)
                 self._unsettled.add(link.shaper)
-        return _Answer()
+        return Answer()
 
-    def do_counters(self) -> _Answer:
+    def do_counters(self) -> Answer:
         """Return [row, down, up] of every link: bytes that its buckets let pass."""
-        return _Answer(
+        return Answer(
             [
                 [row, self._shaper.passed_bytes(link.down), link.shaper.passed_bytes(link.up)]
                 for row, link in self._links.items()
             ]
         )
 
-    def do_socket(self, where: int | None, family: int, kind: int) -> _Answer:
+    def do_socket(self, where: int | None, family: int, kind: int) -> Answer:
         """Hand over a new socket in a client's namespace, or (None) in the server's."""
         with linux.inside(self._namespace(where), self._home):
             opened = socket.socket(family, kind)
-        return _Answer(passing=(opened.detach(),))
+        return Answer(passing=(opened.detach(),))
 
-    def do_processes(self) -> _Answer:
+    def do_processes(self) -> Answer:
         """Hand over the namespaces of users (only without root) and of processes, in this order."""
         kinds = ["user", "pid"] if self._settings.rootless else ["pid"]
-        return _Answer(kinds, passing=tuple(linux.open_namespace(kind) for kind in kinds))
+        return Answer(kinds, passing=tuple(linux.open_namespace(kind) for kind in kinds))
 
-    def do_network(self, where: int | None) -> _Answer:
+    def do_network(self, where: int | None) -> Answer:
         """Hand over a client's network namespace, or (None) the server's."""
-        return _Answer(lasting=(self._namespace(where),))
+        return Answer(lasting=(self._namespace(where),))
 
-    def do_channel(self) -> _Answer:
+    def do_channel(self) -> Answer:
         """Hand over a second channel, for another process that asks for itself."""
         near, far = Channel.pair()
         self._channels[near.fileno()] = near
         self._poll.register(near, select.POLLIN)
-        return _Answer(passing=(far.detach(),))
+        return Answer(passing=(far.detach(),))
 
     def do_spawn(
         self,
@@ -277,7 +283,7 @@ class _Keeper:
         folder: str,
         output: str,
         niceness: int,
-    ) -> _Answer:
+    ) -> Answer:
         """Start a program; its number here, and a descriptor that stands for it."""
         namespace = self._namespace(where)
         log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -296,12 +302,12 @@ class _Keeper:
             finally:
                 os._exit(127)
         os.close(log)
-        return _Answer(child, passing=(os.pidfd_open(child),))
+        return Answer(child, passing=(os.pidfd_open(child),))
 
-    def do_ended(self, process: int) -> _Answer:
+    def do_ended(self, process: int) -> Answer:
         """Return how a started program ended, as `subprocess` tells it; None while it runs."""
         self._reap()
-        return _Answer(self._ended.get(process))
+        return Answer(self._ended.get(process))
 
     # ------------------------------------------------------------------ helpers
 
