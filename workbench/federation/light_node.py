@@ -22,6 +22,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from workbench.federation import wire
+from workbench.testbed import linux
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -76,6 +77,7 @@ class LightNode:
         messages were sent to this node. It takes away ``{"node": id}`` once the SuperLink knows
         the node, and ``{"replied": message id}`` when a reply is complete there.
         """
+        linux.keep_memory_small()
         torch.set_num_threads(1)  # threads of the parent are gone; cores are shared by all clients
         known, _ = channel.receive()
         self._join(int(known["known"]))

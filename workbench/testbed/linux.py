@@ -27,6 +27,8 @@ _SET_PARENT_DEATH_SIGNAL = 1
 _SET_NAME = 15
 _ADMINISTER_NETWORK = 12
 _ADMINISTER_SYSTEM = 21
+_TRIM_THRESHOLD, _OWN_BLOCK_THRESHOLD, _POOLS = -1, -3, -8
+_MEMORY_OPTIONS = {_TRIM_THRESHOLD: 1 << 20, _OWN_BLOCK_THRESHOLD: 1 << 20, _POOLS: 1}
 
 _OLD_STREAMS: list[object] = []
 """Streams of the parent, kept in a forked child so that none is closed by being forgotten."""
@@ -145,6 +147,18 @@ def allow_many_descriptors() -> None:
 
     _, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
+
+
+def keep_memory_small() -> None:
+    """Have this process give freed memory back at once, rather than keep it for later.
+
+    The C library learns from every large block that is freed to keep the next ones, and one such
+    pool a thread; with a process a client that is what fills the machine.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # the GNU library alone has it
+        for option, value in _MEMORY_OPTIONS.items():
+            library.mallopt(option, value)
 
 
 def set_niceness(niceness: int) -> None:
