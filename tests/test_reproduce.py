@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -333,3 +335,16 @@ def test_kept_results_are_whole_and_say_what_they_were_made_with() -> None:
             assert row.keys() == ROW
             assert set(row["runs"]) <= result["runs"].keys()
         assert "/" not in json.dumps([list(result["runs"]), result["machine"]["platform"]])
+
+
+def test_make_reproduces_everything_at_smoke() -> None:
+    make = shutil.which("make")
+    assert make is not None
+    told = subprocess.run(
+        [make, "-n", "-o", ".venv/.installed", "reproduce"],
+        cwd=PAPER.parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "-m workbench reproduce all --profile smoke" in told.stdout
