@@ -102,7 +102,7 @@ _LAPTOP: dict[Setting, Scale] = {
     # On 2,000 images of ImageNet at 64 pixels MobileNet came to 25% and then fell to guessing.
     "imagenet": replace(
         _PAPER["imagenet"], dataset="cifar10", samples=4_000, image_size=32, clients=100,
-        width=0.25, server_fraction=0.3, iterations=12, tune_rounds=5,
+        width=0.25, server_fraction=0.3, step=0.1, iterations=6, tune_rounds=5,
     ),
 }  # fmt: skip
 
