@@ -9,7 +9,7 @@ import pytest
 
 import workbench as wb
 from workbench.federation import flower
-from workbench.testbed import cleanup, linux, probe
+from workbench.testbed import cleanup, core, linux, probe
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,22 @@ def test_reason_and_remedy_of_the_kernel_are_told(monkeypatch):
         assert not found[name].runs
         assert found[name].detail == "it cannot be put up here: Operation not permitted"
         assert found[name].remedy == "run as root"
+
+
+def test_reason_and_remedy_of_containers_and_core_are_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(linux, "may_administer", lambda: True)
+    monkeypatch.setattr(probe, "why_no_namespaces", lambda **_: "")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    monkeypatch.setattr(core.why_not, "__defaults__", ("localhost:1",))
+    found = {finding.testbed: finding for finding in wb.doctor().findings}
+    docker = found["DockerTestbed"]
+    assert not docker.runs
+    assert docker.detail.startswith("no Docker engine answers: ")
+    assert docker.remedy.startswith("start it (systemctl start docker, or dockerd), or name it in")
+    there = found["CoreTestbed"]
+    assert not there.runs
+    assert there.detail.startswith("the core-daemon at localhost:1 does not answer")
+    assert there.remedy.startswith("start it (systemctl start core-daemon), or give its address")
 
 
 def test_a_flower_that_is_not_known_is_told(monkeypatch):

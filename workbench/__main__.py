@@ -207,8 +207,10 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _cleanup(_: argparse.Namespace) -> int:
     from workbench.testbed.cleanup import cleanup  # noqa: PLC0415 - Linux only
+    from workbench.testbed.containers import clean_containers  # noqa: PLC0415
+    from workbench.testbed.core_remains import clean_sessions  # noqa: PLC0415
 
-    found = cleanup()
+    found = [*clean_sessions(), *clean_containers(), *cleanup()]
     for leftover in found:
         print(f"{leftover.folder}: {leftover.outcome}")
     if not found:

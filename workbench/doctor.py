@@ -167,13 +167,14 @@ def _core() -> Finding:
 def _asked(name: str, module: str, remedy: str) -> Finding:
     """Ask a testbed's own module, which has a function ``why_not``, empty if it can run."""
     try:
-        reason = str(importlib.import_module(f"workbench.testbed.{module}").why_not())
+        testbed = importlib.import_module(f"workbench.testbed.{module}")
+        reason = str(testbed.why_not())
     except (ImportError, AttributeError) as error:
         return Finding(name, False, f"not part of this installation ({error})", remedy)
     if reason:
         detail, found = _split(reason)
         return Finding(name, False, detail, found or remedy)
-    return Finding(name, runs=True, detail="tried out")
+    return Finding(name, runs=True, detail=str(getattr(testbed, "HOW", "tried out")))
 
 
 def _machine(fleet: Fleet | None) -> list[str]:

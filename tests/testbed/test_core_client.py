@@ -13,7 +13,7 @@ import pytest
 from workbench import forking
 from workbench.fleet import Fleet
 from workbench.scenario import Scenario
-from workbench.testbed import core
+from workbench.testbed import core, core_remains
 from workbench.testbed.addresses import Delay
 from workbench.testbed.core_client import (
     CoreClient,
@@ -256,7 +256,25 @@ def test_a_number_that_a_crashed_daemon_has_left_is_passed_over(daemon, client):
     made = session_of(client)
     assert made.number == 2
     assert made.port(0) == "veth1.3.2"
-    assert session_of(client).number == 3
+    assert session_of(client, avoid={3, 4}).number == 5
+
+
+@pytest.mark.parametrize(
+    ("interface", "session"),
+    [
+        ("b.1.1", 1),
+        ("p.12.ff", 255),
+        ("veth1.57.2", 2),
+        ("beth3.0.a", 10),
+        ("eth0", 0),
+        ("veth1a2b3c4", 0),
+        ("br-0.1.1", 0),
+        ("bond0.100", 0),
+        ("b.x.1", 0),
+    ],
+)
+def test_interfaces_of_sessions_are_told_from_others(interface, session):
+    assert core_remains.session_of(interface) == session
 
 
 # ---------------------------------------------------------------------- rates

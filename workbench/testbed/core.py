@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from workbench.topology import Node
 
 ADDRESS = "localhost:50051"
+HOW = f"as root; a core-daemon answers at {ADDRESS}"
+"""What the doctor says where it runs."""
 _MOST_CLIENTS = 4000
 """Interfaces of the switch are numbered, and their names have room for 4 digits and a session."""
 _NETWORKS = ("switch", "hub")

@@ -10,10 +10,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from workbench import forking
 from workbench.testbed.core_wire import SERVICE, SessionState, message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 SUPPORTED = "9.2.1"
 _SOURCE = "workbench"
@@ -54,11 +55,15 @@ class CoreClient:
         If nobody answers.
     CoreVersionError
         If it is no core-daemon that is known.
+    CoreError
+        If gRPC must not be used in this process.
     """
 
     def __init__(self, address: str, answer_s: float = _ANSWER_S) -> None:
         import grpc  # noqa: PLC0415  # only those who ask for CORE need it
 
+        if reason := forking.why_no_grpc():
+            raise CoreError(reason)
         self.address = address
         self._answer_s = answer_s
         self._grpc = grpc
@@ -87,13 +92,13 @@ class CoreClient:
         """Return the summaries of all sessions, by id."""
         return {each.id: each for each in self._call("GetSessions").sessions}
 
-    def create_session(self) -> Any:  # noqa: ANN401  # protobuf
-        """Create an empty session and return it.
+    def create_session(self, avoid: Collection[int] = ()) -> Any:  # noqa: ANN401  # protobuf
+        """Create an empty session and return it, with none of the numbers in ``avoid``.
 
         A daemon that crashed has left folders behind, and the next one fails at the number of
         such a session; so another number is tried then.
         """
-        taken = set(self.sessions())
+        taken = {*self.sessions(), *avoid}
         for number in range(1, HIGHEST_SESSION + 1):
             if number in taken:
                 continue
@@ -152,11 +157,13 @@ class CoreClient:
         )
         return int(answer.node_id)
 
-    def delete_node(self, session: int, node: int) -> None:
-        """Delete a node with its links; the interfaces on their other ends stay taken."""
+    def delete_node(self, session: int, node: int) -> bool:
+        """Delete a node with its links; False if there is none.
+
+        The interfaces on the links' other ends stay taken.
+        """
         answer = self._call("DeleteNode", session_id=session, node_id=node, source=_SOURCE)
-        if not answer.result:
-            raise CoreError(f"CORE has no node {node} to delete")
+        return bool(answer.result)
 
     def command(self, session: int, node: int, command: str) -> str:
         """Run a command in a node and return what it prints.

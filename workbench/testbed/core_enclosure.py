@@ -8,8 +8,10 @@ that the notebook reaches the SuperLink in the server's node while nothing liste
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.testbed import core_guard, linux
@@ -17,13 +19,12 @@ from workbench.testbed.addresses import Delay
 from workbench.testbed.container_processes import ContainerProcesses
 from workbench.testbed.core_client import CoreClient, CoreError, CoreLostError
 from workbench.testbed.core_containers import CoreContainers
-from workbench.testbed.core_remains import Record
+from workbench.testbed.core_remains import Record, numbers_in_use
 from workbench.testbed.core_session import CoreSession
 from workbench.testbed.enclosure import Enclosure, NetworkLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from workbench.testbed.core_session import Heard
     from workbench.testbed.keeper import Settings
 
+FIREWALL = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+"""Whether frames on bridges, such as CORE's switches, pass the machine's firewall."""
+_ATTEMPTS = 6
 NEEDS_ROOT = (
     "the nodes of a core-daemon belong to root, and sockets are opened in them; run the notebook "
     "as root, on the daemon's machine"
@@ -105,7 +109,12 @@ class CoreEnclosure(Enclosure):
             )
             compose = str(self.containers.compose)
         self.session = CoreSession(
-            self._client, self._scenario, mark=self.mark, delay=delay, compose=compose
+            self._client,
+            self._scenario,
+            mark=self.mark,
+            delay=delay,
+            compose=compose,
+            avoid=numbers_in_use(),
         )
         self._record = Record.of(
             self.mark,
@@ -164,6 +173,7 @@ class CoreEnclosure(Enclosure):
             self.session.set_rates(
                 {row: (float(down_bps[row]), float(up_bps[row])) for row in clients}
             )
+        self._check_firewall([row for row in clients if down_bps[row] and up_bps[row]])
 
     def leave(self, client: int) -> None:
         """Take a client's node away, with its link and its processes."""
@@ -228,7 +238,27 @@ class CoreEnclosure(Enclosure):
         if hasattr(self, "_record"):
             self._record.remove()  # what a daemon that is gone, or that failed, has left
         if hasattr(self, "_guard"):
-            self._guard.communicate()
+            self._guard.kill()
+            self._guard.wait()
+
+    def _check_firewall(self, clients: Sequence[int]) -> None:
+        """Send something over a link, where frames on bridges pass the machine's firewall."""
+        if not clients or not FIREWALL.exists() or FIREWALL.read_text().strip() != "1":
+            return
+        kind = socket.SOCK_DGRAM
+        with self.socket(None, kind=kind) as server, self.socket(clients[0], kind=kind) as client:
+            server.bind((self.address(), 0))
+            server.settimeout(0.5)
+            for _ in range(_ATTEMPTS):
+                client.sendto(b"hello", server.getsockname())
+                with suppress(TimeoutError):
+                    server.recv(16)
+                    return
+        raise RuntimeError(
+            "the session is up, but nothing passes its links: this machine's firewall drops frames "
+            "on bridges, as Docker sets it up to; run iptables -P FORWARD ACCEPT, or "
+            "sysctl net.bridge.bridge-nf-call-iptables=0"
+        )
 
     # ------------------------------------------------------------------ nodes' processes
 

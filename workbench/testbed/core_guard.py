@@ -25,14 +25,11 @@ from workbench.testbed import linux
 
 
 def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """Start a guard over the session that is written down in a folder.
-
-    It ends when its input is closed, and then removes what is still written down.
-    """
+    """Start a guard over a session that is written down in a folder; kill it once that is gone."""
     owner = [str(os.getpid()), str(linux.start_time(os.getpid()))]
     return subprocess.Popen(  # noqa: S603  # our own program
         [sys.executable, "-P", __file__, *owner, str(folder), name],
-        stdin=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -40,13 +37,12 @@ def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
 
 
 def main(process: int, started: int, folder: Path, name: str) -> None:
-    """Wait until the notebook's process or our input has ended, and remove what is left then."""
+    """Wait until the notebook's process has ended, and remove what is written down then."""
     linux.set_process_name(name)
-    waited = [sys.stdin.fileno()]
     with suppress(ProcessLookupError):
-        waited.append(os.pidfd_open(process))
-    if linux.start_time(process) == started:
-        select.select(waited, [], [])
+        notebook = os.pidfd_open(process)
+        if linux.start_time(process) == started:
+            select.select([notebook], [], [])
 
     from workbench.testbed.core_remains import read_record  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,8 +29,8 @@ PREFIX = "workbench-core-"
 _RECORD = "record.json"
 _STAMP = "workbench-testbed"
 """File in the session's directory that tells whose it is."""
-_KINDS = {"b", "veth", "beth"}
-"""What CORE's names of bridges and links begin with."""
+_INTERFACE = re.compile(r"(?:veth|beth)\d+\.\d+\.([0-9a-f]+)|[bp]\.\d+\.([0-9a-f]+)")
+"""CORE's names of the ends of links and of bridges; the session's number is at the end."""
 _GONE_S = 5.0
 
 
@@ -78,11 +79,10 @@ class Record:
         known = {tuple(each) for each in self.nodes}
         known |= {(process, linux.start_time(process)) for process in processes}
         self.nodes = [list(each) for each in sorted(known)]
-        end = f".{self.session:x}"
         self.interfaces = {
             name: number
             for number, name in socket.if_nameindex()
-            if name.endswith(end) and name.partition(".")[0].rstrip("0123456789") in _KINDS
+            if session_of(name) == self.session
         }
         self.write()
 
@@ -186,6 +186,20 @@ class Record:
                 with suppress(NetlinkError):  # it went with its other end
                     route.link("del", index=number)
         return len(ours)
+
+
+def session_of(interface: str) -> int:
+    """Return the number of the session that an interface belongs to, by its name; 0 if to none."""
+    found = _INTERFACE.fullmatch(interface)
+    return int(found[1] or found[2], 16) if found else 0
+
+
+def numbers_in_use() -> set[int]:
+    """Return the numbers of sessions of which there are interfaces on this machine.
+
+    Not all of these are known to the daemon: one that crashed has left its own.
+    """
+    return {session_of(name) for _, name in socket.if_nameindex()} - {0}
 
 
 def read_record(folder: Path) -> Record | None:

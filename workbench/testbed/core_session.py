@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.scenario import options_of
 from workbench.testbed.core_client import CoreError
-from workbench.testbed.core_wire import LinkType, MessageType, NodeType, SessionState, message
+from workbench.testbed.core_wire import MessageType, NodeType, SessionState, message
+from workbench.testbed.core_words import link_message, same_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from workbench.scenario import Scenario
     from workbench.testbed.addresses import Delay
@@ -66,6 +67,8 @@ class CoreSession:
         What every link adds to its rate.
     compose
         The compose file of Docker nodes, on the daemon's machine.
+    avoid
+        Numbers that the session must not have.
 
     Attributes
     ----------
@@ -78,14 +81,21 @@ class CoreSession:
     """
 
     def __init__(
-        self, client: CoreClient, scenario: Scenario, *, mark: str, delay: Delay, compose: str = ""
+        self,
+        client: CoreClient,
+        scenario: Scenario,
+        *,
+        mark: str,
+        delay: Delay,
+        compose: str = "",
+        avoid: Collection[int] = (),
     ) -> None:
         self._client = client
         self._scenario = scenario
         self._mark = mark
         self._delay = delay
         self._compose = compose
-        made = client.create_session()
+        made = client.create_session(avoid)
         self.number = int(made.id)
         self.directory = Path(made.dir)
         self.started = False
@@ -111,7 +121,7 @@ class CoreSession:
         topology = self._scenario.topology
         clients = {self._scenario.link_of(node).wire for node in self._scenario.clients}
         links = [
-            _wire(link, link.options if not _is_client(link, clients) else None)
+            link_message(link, link.options if not _is_client(link, clients) else None)
             for link in topology.links
         ]
         session = message("Session")(
@@ -129,7 +139,7 @@ class CoreSession:
         self._client.delete_session(self.number)
 
     def remove(self, row: int) -> None:
-        """Delete a client's node, with its link."""
+        """Delete a client's node, with its link; somebody else may have done so already."""
         self._rates.pop(row, None)
         self._client.delete_node(self.number, self._scenario.clients[row])
 
@@ -145,7 +155,7 @@ class CoreSession:
         old = self._links[row]
         self._links[row] = replace(old, other=replace(old.other, interface=self._next_port))
         self._next_port += 1
-        self._client.add_link(self.number, _wire(self._links[row], None))
+        self._client.add_link(self.number, link_message(self._links[row], None))
 
     # ------------------------------------------------------------------ what is known
 
@@ -187,12 +197,12 @@ class CoreSession:
             there = self._links[row]
             back = replace(there, one=there.other, other=there.one)
             if down is not None and down == up:
-                edits.append((row, _wire(there, self._options(down))))
+                edits.append((row, link_message(there, self._options(down))))
                 continue
             for link, rate in ((there, up), (back, down)):
                 if rate is not None:
                     options = replace(self._options(rate), unidirectional=True)
-                    edits.append((row, _wire(link, options)))
+                    edits.append((row, link_message(link, options)))
         self._edit(edits)
         self._read_back(rates)
 
@@ -227,7 +237,7 @@ class CoreSession:
                 shown = found.get(link.wire) or found.get(other.wire)
                 if math.isnan(rate):
                     continue
-                if shown is None or not _same(shown, self._options(rate)):
+                if shown is None or not same_options(shown, self._options(rate)):
                     raise CoreError(
                         f"CORE says that the link of {self._scenario.names[row]} ({way}) is not "
                         f"what it was set to: {rate:g} bit/s was asked for, and there is "
@@ -306,44 +316,3 @@ def _is_client(link: Link, clients: set[tuple[int, int, int, int]]) -> bool:
     one, other = link.one, link.other
     turned = (other.node, other.interface, one.node, one.interface)
     return link.wire in clients or turned in clients
-
-
-def _wire(link: Link, options: LinkOptions | None) -> Any:  # noqa: ANN401
-    """Return a link in CORE's words; no options leave it as fast as it goes."""
-    interface = message("Interface")
-    made = message("Link")(
-        node1_id=link.one.node,
-        node2_id=link.other.node,
-        type=LinkType.WIRED,
-        iface1=interface(**_end(link.one)),
-        iface2=interface(**_end(link.other)),
-    )
-    if options is not None:
-        made.options.CopyFrom(
-            message("LinkOptions")(
-                bandwidth=options.bandwidth_bps,
-                delay=options.delay_us,
-                jitter=options.jitter_us,
-                loss=options.loss_percent,
-                dup=options.duplicate_percent,
-                buffer=options.buffer_packets,
-                unidirectional=options.unidirectional,
-            )
-        )
-    return made
-
-
-def _end(end: Any) -> dict[str, Any]:  # noqa: ANN401  # an End, whose address may be missing
-    if not end.ip4:
-        return {"id": end.interface}
-    name = end.name or f"eth{end.interface}"
-    return {"id": end.interface, "name": name, "ip4": end.ip4, "ip4_mask": end.ip4_mask}
-
-
-def _same(shown: Any, wanted: LinkOptions) -> bool:  # noqa: ANN401
-    return (shown.bandwidth, shown.delay, shown.jitter, shown.buffer) == (
-        wanted.bandwidth_bps,
-        wanted.delay_us,
-        wanted.jitter_us,
-        wanted.buffer_packets,
-    ) and math.isclose(shown.loss, wanted.loss_percent, rel_tol=1e-3, abs_tol=1e-3)

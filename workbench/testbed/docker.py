@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from workbench.fleet import Fleet
 
 
+HOW = "as root; clients are containers with limits, rates of links in each direction are shaped"
+"""What the doctor says where it runs."""
 _NEEDS_ROOT = (
     "links are plugged into the containers from outside, so that they need no rights of their own, "
     "and that takes root; run the notebook as root, in a container with --cap-add SYS_ADMIN "

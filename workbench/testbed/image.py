@@ -92,7 +92,7 @@ def connect(timeout_s: float = 120.0) -> docker.DockerClient:
     except (docker.errors.DockerException, OSError) as error:
         raise RuntimeError(
             f"no Docker engine answers: {error}; start it (systemctl start docker, or dockerd), "
-            "or name it in DOCKER_HOST; your user needs access to its socket"
+            "or name it in DOCKER_HOST (your user needs access to its socket)"
         ) from error
 
 
