@@ -97,7 +97,8 @@ _LAPTOP: dict[Setting, Scale] = {
     ),
     "celeba": replace(
         _PAPER["celeba"], samples=6_000, image_size=32, clients=200, width=0.5,
-        server_fraction=0.3, pretrain_epochs=40, batch_size=8, iterations=15, tune_rounds=10,
+        server_fraction=0.3, pretrain_epochs=40, rounds=8, batch_size=8, iterations=15,
+        tune_rounds=5,
     ),
     # On 2,000 images of ImageNet at 64 pixels MobileNet came to 25% and then fell to guessing.
     "imagenet": replace(
