@@ -8,6 +8,9 @@ What a notebook declares for this runner:
 - one code cell tagged ``parameters`` that assigns scalars (string, number, True, False, None) and
   nothing else: the names, defaults and types that may be given from outside;
 - cells tagged ``summary``: their text is what the command line prints when the run is over;
+- cells tagged ``answer-key``, in lessons: they hold the answers, run like all others, and are
+  folded away in JupyterLab (``metadata.jupyter.source_hidden``); `hand_out` writes a copy without
+  them;
 - optionally ``metadata.workbench.smoke``, a JSON object of parameters with which the notebook
   runs in seconds. The tests use it.
 """
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from nbformat import NotebookNode
 
+ANSWER_KEY = "answer-key"
 Scalar = str | int | float | bool | None
 
 
@@ -134,6 +138,28 @@ def run_notebook(
         summary=summary_text(nbformat.read(executed, as_version=4)),
         duration_s=time.perf_counter() - started,
     )
+
+
+def hand_out(path: str | Path, target: str | Path) -> Path:
+    """Write a copy of a lesson without its answer keys, for a class.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such notebook.
+    ValueError
+        It has no answer keys, or the copy would overwrite it.
+    """
+    source, copy = Path(path).resolve(), Path(target).resolve()
+    notebook = read_notebook(source)
+    kept = [cell for cell in notebook.cells if not _has_tag(cell, ANSWER_KEY)]
+    if len(kept) == len(notebook.cells):
+        raise ValueError(f"{path} has no cell tagged {ANSWER_KEY}")
+    if copy == source:
+        raise ValueError(f"target is {target}, the lesson itself; name another file")
+    notebook.cells = kept
+    nbformat.write(notebook, copy)
+    return copy
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -239,6 +265,12 @@ def faults(folder: str | Path) -> list[str]:
             f"{path}: cell {number} has outputs or an execution count; clear its outputs"
             for number, cell in enumerate(notebook.cells, start=1)
             if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None)
+        ]
+        found += [
+            f"{path}: cell {number} is an answer key, but is not folded away; set source_hidden"
+            for number, cell in enumerate(notebook.cells, start=1)
+            if _has_tag(cell, ANSWER_KEY)
+            and not cell.metadata.get("jupyter", {}).get("source_hidden", False)
         ]
     return found
 

@@ -83,7 +83,7 @@ class FleetTab:
 
     def _differs(self, alpha: float) -> bool:
         """Whether the slider, which has steps, stands elsewhere than at ``alpha``."""
-        return abs(math.log10(self.alpha.value / alpha)) > self.alpha.step / 2
+        return bool(abs(math.log10(self.alpha.value / alpha)) > self.alpha.step / 2)
 
     @locked
     def sync(self, changed: set[str]) -> None:

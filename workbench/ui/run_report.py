@@ -80,7 +80,8 @@ def headline(run: Run) -> str:
     table = run.frontier()
     first, last = table.iloc[0], table.iloc[-1]
     return (
-        f"{run.iterations} iterations{'' if run.finished else ' so far'}: MACs "
+        f"{run.iterations} iteration{'' if run.iterations == 1 else 's'}"
+        f"{'' if run.finished else ' so far'}: MACs "
         f"{last['macs'] / first['macs'] - 1:+.1%}, size "
         f"{last['size_bytes'] / first['size_bytes'] - 1:+.1%}, accuracy "
         f"{first['accuracy']:.3f} → {last['accuracy']:.3f}, in "
