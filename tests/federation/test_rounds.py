@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
 from tests.federation.conftest import Federation, job_of, network
 from workbench.data.dataset import Dataset
-from workbench.federation import payload, training
+from workbench.federation import flower, payload, training
 from workbench.federation.client import make_client_app
 from workbench.federation.dispatch import RoundLimits
 from workbench.federation.local_grid import LocalGrid
@@ -275,37 +275,40 @@ def spoil(kind: str) -> Any:
     def change(client: int, message: Message, reply: Message) -> Message | None:
         if client != 2 or message.metadata.message_type != "train":
             return None
+        if kind == "raise":
+            raise RuntimeError("the disk is full")
+        if kind == "expire":
+            return Message(Error(flower.LATE, "no reply in its time"), reply_to=message)
         content = RecordDict(copy.copy(dict(reply.content)))
-        flat = {
-            name: array.copy()
-            for name, array in payload.from_record(reply.content["weights"]).items()
-        }
-        match kind:
-            case "raise":
-                raise RuntimeError("the disk is full")
-            case "nan":
-                flat["float32"][5] = np.nan
-            case "shape":
-                flat["float32"] = flat["float32"][:-1]
-            case "dtype":
-                flat["float64"] = flat.pop("float32").astype(np.float64)
-            case "nothing":
-                content = RecordDict()
-            case "samples":
-                metrics = copy.copy(content["metrics"])
-                metrics["train_samples"] = 10**9
-                content["metrics"] = metrics
-        if kind in {"nan", "shape", "dtype"}:
-            content["weights"] = payload.to_record(flat)
+        if kind == "nothing":
+            content = RecordDict()
+        elif kind == "samples":
+            metrics = copy.copy(content["metrics"])
+            metrics["train_samples"] = 10**9
+            content["metrics"] = metrics
+        else:
+            content["weights"] = payload.to_record(spoilt(kind, reply.content["weights"]))
         return Message(content, reply_to=message)
 
     return misbehaving(change)
+
+
+def spoilt(kind: str, weights: Any) -> payload.Flat:
+    flat = {name: array.copy() for name, array in payload.from_record(weights).items()}
+    if kind == "nan":
+        flat["float32"][5] = np.nan
+    elif kind == "shape":
+        flat["float32"] = flat["float32"][:-1]
+    else:
+        flat["float64"] = flat.pop("float32").astype(np.float64)
+    return flat
 
 
 @pytest.mark.parametrize(
     ("kind", "status", "reason"),
     [
         ("raise", "failed", "the disk is full"),
+        ("expire", "late", "no reply in its time"),
         ("nan", "refused", "not finite"),
         ("shape", "refused", "elements"),
         ("dtype", "refused", "float64"),

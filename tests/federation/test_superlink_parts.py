@@ -256,7 +256,9 @@ def test_a_complete_reply_counts_though_its_node_died_afterwards(grid):
 def test_a_message_without_a_reply_in_its_time_is_an_error(grid):
     grid, _ = grid()
     (message_id,) = grid.push_messages([a_message(ttl=0.3)])
-    assert "no reply in its time" in wait_for(grid, message_id).error.reason
+    error = wait_for(grid, message_id).error
+    assert error.code == flower.LATE
+    assert "no reply in its time" in error.reason
 
 
 def test_a_node_that_is_not_heard_of_is_given_up(grid, monkeypatch):

@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as validated
 
-from workbench.federation import payload
+from workbench.federation import flower, payload
 from workbench.federation.aggregation import WeightedMean, fused_mean
 from workbench.federation.records import ClientRecord, Group, Job, Outcome
 from workbench.federation.timekeeping import Exchange
@@ -220,7 +220,10 @@ class Dispatcher:
         limit = self._limits.deadline_s
         status: Status = "ok"
         reason = ""
-        if reply.has_error():
+        if reply.has_error() and reply.error.code == flower.LATE:
+            # The Grid may find before `_expire` does that a message's time is over.
+            status, reason = "late", reply.error.reason or "no reply in its time"
+        elif reply.has_error():
             status, reason = "failed", f"{reply.error.reason or f'error {reply.error.code}'}"
         elif not math.isfinite(timing.end_s):
             status, reason = "unreachable", "the link never carries the message"

@@ -13,6 +13,8 @@ SUPPORTED = "1.41"
 
 RAISED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
 """Error code of a reply when the ClientApp raised."""
+LATE = int(ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+"""Error code of a reply that did not come before the message expired."""
 
 
 def check_version() -> None:

@@ -278,7 +278,7 @@ class LiveGrid(wire.HttpGrid):
             late = [each for each, (_, until) in self._pending.items() if now > until]
             self._give_up(
                 set(late) - self._announced,
-                wire.ErrorCode.MESSAGE_UNAVAILABLE,
+                wire.ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
                 "no reply in its time",
             )
 
