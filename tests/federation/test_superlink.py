@@ -6,14 +6,17 @@ import os
 import signal
 import socket
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.proto.control_pb2 import ListRunsRequest
 
-from workbench.federation import flower
+from workbench.federation import flower, wire
 from workbench.federation.engines import live_engine
 from workbench.federation.live_grid import SuperLinkLostError
 from workbench.federation.superlink import PORT, LiveEngine
@@ -286,6 +289,18 @@ def test_nobody_on_the_host_reaches_the_superlink(live):
             stranger.settimeout(2)
             with pytest.raises(ConnectionRefusedError):
                 stranger.connect((address, PORT))
+    # Nor does its own address lead there: what answers inside is not found from outside.
+    server = f"{live.net.inside.address()}:{PORT}"
+    inside = wire.Door(server, insecure=True, open_socket=live.net.inside.socket)
+    for door, answers in ((inside, True), (wire.Door(server, insecure=True), False)):
+        for kind, asked in (
+            (wire.ControlHttpClient, lambda client: client.ListRuns(ListRunsRequest())),
+            (wire.RuntimeHttpClient, lambda client: client.AcquireTask(wire.AcquireTaskRequest())),
+        ):
+            client = door.client(kind, [wire.Versions("flwr-cli")])
+            client._client.timeout = 10 if answers else 1
+            with closing(client), nullcontext() if answers else pytest.raises(httpx.HTTPError):
+                asked(client)
 
 
 def listeners(table: Path) -> set[tuple[str, int]]:

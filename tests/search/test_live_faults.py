@@ -91,10 +91,27 @@ class InBackground:
             assert time.monotonic() < end, self.error
             time.sleep(0.02)
 
+    def wait_for_rounds(self, folder, count, timeout_s=60):
+        """Wait until so many rounds are over."""
+        end = time.monotonic() + timeout_s
+        while len(Run(folder).rounds()) < count:
+            assert time.monotonic() < end, self.error
+            assert self._thread.is_alive(), self.error
+            time.sleep(0.05)
+
     def join(self, timeout_s):
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), "the search did not end in time"
         return self.error
+
+
+def resumed(search, folder, opened) -> Run:
+    """Go on with a run on a new testbed, where no link is slow: that was for the accident."""
+    opened.clear()
+    running = InBackground(search, folder, opened)
+    running.engine()._network.set_rate(SLOW, 50e6)
+    assert running.join(90) is None
+    return Run(folder)
 
 
 def size_of(search) -> int:
@@ -144,6 +161,37 @@ def test_a_client_killed_in_training_is_left_out(live_search, tmp_path):
     assert run.rounds()["replies"].tolist() == [CLIENTS - 1]
 
 
+def test_clients_leave_and_come_back_while_rounds_run(live_search, tmp_path):
+    search, opened = live_search(
+        training=FedAvg(rounds=3, local_epochs=1, batch_size=6),
+        policy=SearchPolicy(pretrain_rounds=3),
+    )
+    told = []
+    running = InBackground(search, tmp_path, opened)
+    running.wait_for_bytes("up", size_of(search) // 2)
+    network = running.engine()._network
+    network.on_change(lambda change: told.append((change.what, change.client)))
+    network.remove(SLOW)
+    running.wait_for_rounds(tmp_path, 1)
+    network.set_rate(SLOW, 50e6)
+    network.add(SLOW)
+    running.wait_for_rounds(tmp_path, 3)
+    search.stop()
+    assert running.join(60) is None
+    run = Run(tmp_path)
+    replies = run.rounds()["replies"].tolist()
+    assert replies[0] == CLIENTS - 1
+    assert replies[-1] == CLIENTS
+    assert told == [
+        ("remove", f"client-{SLOW}"),
+        ("rate", f"client-{SLOW}"),
+        ("add", f"client-{SLOW}"),
+    ]
+    assert [each["what"] for each in run.of("link")] == ["remove", "rate", "add"]
+    (reason,) = failures_of(run)["failed"]
+    assert "ended" in reason
+
+
 # ---------------------------------------------------------------------- links
 
 
@@ -191,12 +239,11 @@ def test_a_killed_superlink_is_a_clear_error_and_the_run_resumes(live_search, tm
     assert isinstance(error, SuperLinkLostError)
     assert "its process has ended" in str(error)
     again, _ = live_search(fleet=search.fleet)
-    run = again.run(tmp_path, progress=False)
-    assert run.finished
+    assert resumed(again, tmp_path, opened).finished
 
 
 def test_a_killed_notebook_leaves_a_run_that_resumes_on_a_new_testbed(live_search, tmp_path):
-    search, _ = live_search()
+    search, opened = live_search()
     process = os.fork()
     if process == 0:
         try:
@@ -208,7 +255,7 @@ def test_a_killed_notebook_leaves_a_run_that_resumes_on_a_new_testbed(live_searc
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert len(Run(tmp_path).rounds()) >= 1
     assert not Run(tmp_path).finished
-    run = search.run(tmp_path, progress=False)
+    run = resumed(search, tmp_path, opened)
     assert run.finished
     rounds = run.rounds()
     assert not rounds.duplicated(["iteration", "round"]).any()
