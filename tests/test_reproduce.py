@@ -261,6 +261,7 @@ def test_pooled_persons_stay_whole() -> None:
 def test_larger_needs_two_standard_errors() -> None:
     assert reproduce_measures.standard_error(50, 10_000) == pytest.approx(0.5)
     assert reproduce_measures.larger(52, 50, 10_000) is True
+    assert reproduce_measures.larger(np.float64(52), np.float64(50), 10_000) is True
     assert reproduce_measures.larger(50, 52, 10_000) is False
     assert reproduce_measures.larger(51, 50, 10_000) is None
     assert reproduce_measures.larger(float("nan"), 50, 10_000) is None

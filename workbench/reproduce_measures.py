@@ -74,7 +74,7 @@ def larger(one: float, other: float, samples: int) -> bool | None:
     if math.isnan(one) or math.isnan(other):
         return None
     error = math.hypot(standard_error(one, samples), standard_error(other, samples))
-    return None if abs(one - other) <= 2 * error else one > other
+    return None if abs(one - other) <= 2 * error else bool(one > other)
 
 
 def percent(value: float) -> str:
