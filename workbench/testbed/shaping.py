@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 LOWEST_RATE_BPS = 8.0
@@ -82,7 +83,9 @@ class Shaper:
     def __init__(self, *, delayed: bool = False) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _ROUTE_NETLINK)
         self._socket.bind((0, 0))
-        self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._frames: socket.socket | None = None
+        with suppress(PermissionError):  # without CAP_NET_RAW outages end a little later
+            self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._parent = _BELOW_DELAY if delayed else _ROOT
         self._sequence = 0
         self._largest: dict[int, int] = {}
@@ -147,6 +150,8 @@ class Shaper:
         """Have the kernel look at an interface's queue now."""
         import fcntl  # noqa: PLC0415  # not every system has it, and this module is read on all
 
+        if self._frames is None:
+            return
         if interface not in self._names:
             asked = fcntl.ioctl(self._frames, _GET_NAME, struct.pack("=16si20x", b"", interface))
             self._names[interface] = asked[:16].rstrip(b"\0").decode()
@@ -172,7 +177,8 @@ class Shaper:
     def close(self) -> None:
         """Close the sockets."""
         self._socket.close()
-        self._frames.close()
+        if self._frames is not None:
+            self._frames.close()
 
     def _about(self, interface: int) -> bytes:
         return struct.pack("=BxHiIII", socket.AF_UNSPEC, 0, interface, 0, self._parent, 0)
