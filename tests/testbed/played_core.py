@@ -32,9 +32,11 @@ class RefusedError(Exception):
 class PlayedCore(grpc.GenericRpcHandler):
     """The daemon. ``faults`` maps a method to what is called, with request and context, first."""
 
-    def __init__(self, folder, *, nodes=False, netem=True):
+    def __init__(self, folder, *, nodes=False, netem=True, port=0):
         self.folder = folder
         self.sessions = {}
+        self.numbers = set()
+        """Of all sessions that there ever were."""
         self.calls = []
         self.faults = {}
         self.netem = netem
@@ -45,7 +47,7 @@ class PlayedCore(grpc.GenericRpcHandler):
         self._lock = threading.RLock()
         self.server = grpc.server(futures.ThreadPoolExecutor(16))
         self.server.add_generic_rpc_handlers([self])
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         self.server.start()
 
     @property
@@ -139,6 +141,7 @@ class PlayedCore(grpc.GenericRpcHandler):
             raise RefusedError(str(error)) from error
         session = message("Session")(id=number, state=SessionState.DEFINITION, dir=str(directory))
         self.sessions[number] = session
+        self.numbers.add(number)
         self.options[number] = {}
         return message("CreateSessionResponse")(session=session)
 
@@ -227,7 +230,8 @@ class PlayedCore(grpc.GenericRpcHandler):
             made.send_signal(signal.SIGKILL)
             made.wait()
         elif self._make_nodes and node.type != NodeType.DEFAULT:
-            run(f"ip link del b.{node.id}.{session.id:x}")
+            with contextlib.suppress(subprocess.CalledProcessError):  # somebody has cleaned up
+                run(f"ip link del b.{node.id}.{session.id:x}")
 
     def do_node_command(self, request, context):
         self._session(request.session_id, context)

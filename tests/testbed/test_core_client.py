@@ -419,6 +419,11 @@ def test_nobody_at_the_address_is_told(tmp_path):
     assert "start it" in core.why_not(gone.address) or "root" in core.why_not(gone.address)
 
 
+def test_another_system_is_told(monkeypatch):
+    monkeypatch.setattr(core.sys, "platform", "darwin")
+    assert core.why_not().startswith("CORE needs Linux, and this is darwin; use SimulatedTestbed")
+
+
 def test_another_version_is_told(daemon):
     handlers = daemon.service
     for method in ("GetServiceDefaults", "GetSessions"):

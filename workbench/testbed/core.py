@@ -7,6 +7,7 @@ netem. Where the kernel has none, links get the token buckets of the namespace t
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -44,6 +45,8 @@ _NETWORKS = ("switch", "hub")
 
 def why_not(address: str = ADDRESS) -> str:
     """Return why a CORE testbed can't be put up here, and what helps; empty if it can."""
+    if sys.platform != "linux":
+        return f"CORE needs Linux, and this is {sys.platform}; use SimulatedTestbed() here"
     if not linux.may_administer():
         return NEEDS_ROOT
     try:

@@ -124,7 +124,8 @@ def start_time(process: int) -> int:
 
 def may_administer() -> bool:
     """Tell whether this process may create network namespaces without a user namespace."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    status = Path("/proc/self/status")  # only Linux has it
+    for line in status.read_text().splitlines() if status.exists() else []:
         if line.startswith("CapEff:"):
             capabilities = int(line.split()[1], 16)
             return all(capabilities >> bit & 1 for bit in (_ADMINISTER_NETWORK, _ADMINISTER_SYSTEM))
