@@ -167,7 +167,7 @@ def test_a_search_is_started_paused_resumed_and_stopped(visit: Visit) -> None:
     visit.tab("Runs")
     visit.page.get_by_role("option", name=name).click()
     visit.button("Open").click()
-    visit.page.get_by_text(re.compile(r"\d+ iterations so far: MACs")).wait_for()
+    visit.page.get_by_text(re.compile(r"\d+ iterations? so far: MACs")).wait_for()
     visit.drawn()
     visit.shot("runs")
     visit.assert_nothing_is_cut_off()

@@ -267,6 +267,17 @@ def test_a_search_that_fails_says_so_in_words(panel_of: MakePanel, tmp_path: Pat
     assert "Traceback" not in alert(panel)
 
 
+def test_a_folder_that_is_no_run_is_told_in_words(panel_of: MakePanel, tmp_path: Path) -> None:
+    for name in ("config.json", "manifest.json", "events.jsonl"):
+        (tmp_path / "broken").mkdir(exist_ok=True)
+        (tmp_path / "broken" / name).write_text("not JSON\n")
+    panel = panel_of()
+    panel.search.path.value = str(tmp_path / "broken")
+    assert "Expecting value" in alert(panel)
+    panel.search.path.value = str(tmp_path / "new")
+    assert alert(panel) == ""
+
+
 def test_runs_are_opened_compared_and_exported(panel_of: MakePanel, tmp_path: Path) -> None:
     for name, strategy in (("netdag", NetDAG()), ("random", RandomGrouping())):
         small.small_search(grouping=strategy).run(tmp_path / name, progress=False)

@@ -87,6 +87,7 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
                 "x": [str(group) for group in group_of],
                 "y": [labels[rows[n]] for n in tier_of],
                 "mode": "markers+text",
+                "cliponaxis": False,
                 "name": kind,
                 "legendgroup": kind,
                 "marker": {
@@ -190,7 +191,7 @@ def emd_trace(grouping: Grouping) -> go.Figure:
     *of_groups, of_swaps = emd_lines(grouping)
     iterations = len(of_groups[0]["x"])
     metric = grouping.settings.get("metric", "l1")
-    shown, _ = style.panels(["EMD of each group by iteration", "Mean EMD with each swap"], 430)
+    shown, _ = style.panels(["EMD of each group", "Mean EMD"], 430)
     for trace in of_groups:
         shown.add_trace(go.Scatter(**trace), row=1, col=1)
     shown.add_trace(go.Scatter(**of_swaps), row=1, col=2)

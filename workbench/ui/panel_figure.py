@@ -116,6 +116,14 @@ class Figure(go.FigureWidget):  # type: ignore[misc]  # plotly has no types
     """
 
 
+def legend_below(figure: go.Figure) -> go.Figure:
+    """Put the legend of a narrow figure below it, where it can't lie on the title."""
+    return figure.update_layout(
+        margin={"t": 50, "b": 90},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.3, "yanchor": "top"},
+    )
+
+
 class Plot:
     """A figure that stays in its place while what it shows changes."""
 

@@ -14,7 +14,7 @@ from workbench.grouping.baselines import NetworkAwareGrouping, RandomGrouping
 from workbench.grouping.netdag import NetDAG
 from workbench.grouping.sweep import COEFFS
 from workbench.ui import grouping_plots, panel_plots, style, sweep_plots
-from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_figure import Plot, legend_below
 from workbench.ui.panel_parts import LABEL, Controls, Table, locked, note, row, width
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class GroupingTab:
                 row(self.metric, self.limited, self.max_slowdown, self.max_ratio),
                 row(self.proposals, self.seed),
                 self._note,
-                row(self._groups.box, beside, widths=("1fr", "1fr")),
+                row(self._groups.box, beside, widths=("6fr", "5fr")),
                 row(self._pareto.box, self._points.box, widths=("3fr", "2fr")),
                 row(self._trace.box, self._swaps.box, widths=("3fr", "2fr")),
             ]
@@ -205,8 +205,9 @@ class GroupingTab:
                 legend={"orientation": "h", "y": 1.06, "yanchor": "bottom", "x": 0},
             )  # fmt: skip
             self._groups.show(figure)
-            self._durations.show(panel_plots.durations(shown, sizes))
+            self._durations.show(legend_below(panel_plots.durations(shown, sizes)))
             figure = sweep_plots.pareto(tables)
+            figure.update_layout(title_text="Alike groups or short rounds?")
             figure.data[-1].update(_with_star(sweep_plots.pareto_points(tables))[-1])
             self._pareto.show(figure)
             if traced:
@@ -220,15 +221,17 @@ class GroupingTab:
                 "clients": found["clients"],
                 "samples": found["samples"],
                 "EMD": grouping.emd(),
-                "swapped in": found["swapped_in"],
-                "slowest Mbit/s": found["slowest_mbit_s"],
-                "round s": grouping.round_duration_s(sizes),
+                "moved in": found["swapped_in"],
+                "slowest": found["slowest_mbit_s"],
+                "seconds": grouping.round_duration_s(sizes),
             }
         )
-        mean = float(grouping.emd().mean())
-        self._table.show(table, f"Groups: mean EMD {mean:.4f}, {len(grouping.swaps)} swaps")
+        mean, swaps = float(grouping.emd().mean()), len(grouping.swaps)
+        self._table.show(table, f"Groups: mean EMD {mean:.4f}, {swaps} swaps")
         self._swaps.show(_swap_table(grouping))
-        self._points.show(points)
+        self._points.show(
+            points.rename(columns={"coeff": "COEFF", "emd": "mean EMD", "duration_s": "seconds"})
+        )
 
     def _grouper(self, sizes: list[float]) -> Callable[[GroupingStrategy], Grouping]:
         """Return a function that groups the fleet of this moment, each strategy once."""

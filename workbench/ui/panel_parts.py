@@ -145,8 +145,9 @@ STYLE = """<style>
 .workbench-table table { font-size: 12px; border-collapse: collapse; }
 .workbench-table caption { text-align: left; font-weight: bold; padding: 2px 6px;
   white-space: nowrap; }
-.workbench-table th, .workbench-table td { padding: 1px 8px; text-align: right;
+.workbench-table th, .workbench-table td { padding: 1px 5px; text-align: right;
   line-height: 1.35; white-space: nowrap; }
+.workbench-table td:last-child { white-space: normal; }
 .workbench-table thead th { position: sticky; top: 0; background: #f2f2f2; }
 .workbench-log { font: 12px/1.4 monospace; white-space: pre-wrap; margin: 0; }
 </style>"""

@@ -76,8 +76,8 @@ class RunsTab:
         self._list()
 
     def _bind(self) -> None:
-        self._controls.on(self.folder, self._list)
-        self.look.on_click(lambda _: self._list())
+        self._controls.on(self.folder, self._look)
+        self.look.on_click(lambda _: self._look())
         for button, act in (
             (self.open, self._open),
             (self.compare, self._compare),
@@ -105,6 +105,10 @@ class RunsTab:
 
     def draw(self, changed: set[str]) -> None:
         """Do nothing: what is shown was asked for, and stays."""
+
+    def _look(self) -> None:
+        with self._desk.doing():
+            self._list()
 
     def _list(self) -> None:
         """Show which runs the folder has; those selected stay so."""

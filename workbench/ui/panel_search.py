@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from workbench.ui import run_plots, style
-from workbench.ui.panel_figure import Plot
+from workbench.ui.panel_figure import Plot, legend_below
 from workbench.ui.panel_parts import LABEL, WIDE, Controls, Table, locked, row
 from workbench.ui.panel_run import sentence
 
@@ -69,7 +69,7 @@ class SearchTab:
                 row(self._frontier.box, self._found.box, widths=("3fr", "2fr")),
                 row(
                     self._rounds.box, self._traffic.box, self._round_table.box,
-                    widths=("1fr", "1fr", "1fr"),
+                    widths=("5fr", "5fr", "6fr"),
                 ),
             ]
         )  # fmt: skip
@@ -110,9 +110,10 @@ class SearchTab:
             button.on_click(clicked)
 
     def _choose_path(self) -> None:
-        self._desk.path = Path(self.path.value)
-        self.sync({"status"})
-        self.draw({"status"})
+        with self._desk.doing():
+            self._desk.path = Path(self.path.value)
+            self.sync({"status"})
+            self.draw({"status"})
 
     # ------------------------------------------------------------------ what is shown
 
@@ -180,9 +181,9 @@ class SearchTab:
         frontier, rounds = run.frontier(), run.rounds()
         self._frontier.show(run_plots.frontier(run))
         self._found.show(readable_frontier(frontier))
-        self._rounds.show(run_plots.round_durations(run))
+        self._rounds.show(legend_below(run_plots.round_durations(run)))
         self._round_table.show(readable_rounds(run))
-        self._traffic.show(run_plots.traffic(run) if len(rounds) else _nothing())
+        self._traffic.show(legend_below(run_plots.traffic(run) if len(rounds) else _nothing()))
         failures = run.failures()
         if not failures.empty:
             failures = failures.assign(client=[run.fleet.names[n] for n in failures["client"]])
