@@ -45,7 +45,8 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
             # The colours say again what the tiers' names say.
             shown.add_trace(go.Scatter(**trace, showlegend=False), row=row, col=column)
         shown.update_xaxes(
-            title_text="group (0 trains the largest candidate)",
+            # Beside each other, long titles would run into each other.
+            title_text="group" if len(given) > 1 else "group (0 trains the largest candidate)",
             type="category",
             categoryorder="array",
             categoryarray=[str(group) for group in range(each.groups)],
@@ -64,7 +65,11 @@ def groups(grouping: Grouping | Mapping[str, Grouping]) -> go.Figure:
         )
     for row in range(1, places[-1][0] + 1):
         shown.update_yaxes(title_text="tier (its Mbit/s)", row=row, col=1)
-    return shown.update_layout(title_text="Clients of each tier in each group")
+    return shown.update_layout(
+        title_text="Clients of each tier in each group (0 trains the largest candidate)"
+        if len(given) > 1
+        else "Clients of each tier in each group"
+    )
 
 
 def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
