@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from workbench.fleet import Fleet
     from workbench.pruning.cost import Resource
     from workbench.pruning.netadapt import NetAdapt
     from workbench.search.run import Run
@@ -75,6 +76,12 @@ def larger(one: float, other: float, samples: int) -> bool | None:
         return None
     error = math.hypot(standard_error(one, samples), standard_error(other, samples))
     return None if abs(one - other) <= 2 * error else bool(one > other)
+
+
+def guessing(fleet: Fleet) -> float:
+    """Return the accuracy of always naming the most frequent class, in percent."""
+    counts = fleet.label_counts.sum(axis=0)
+    return 100 * float(counts.max() / counts.sum())
 
 
 def percent(value: float) -> str:
