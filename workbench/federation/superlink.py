@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 
 from workbench.federation import flower, wire
 from workbench.federation.driving import start_run
@@ -217,6 +218,8 @@ class LiveEngine:
     # ------------------------------------------------------------------ nodes
 
     def _make_nodes(self) -> ClientProcesses:
+        # The first optimizer of a process loads hundreds of modules: here once for all nodes.
+        torch.optim.SGD([torch.zeros(1)], lr=1.0)
         return self._network.inside.fork_clients(
             self._run_node, len(self._network.fleet), self._heard
         )
