@@ -482,6 +482,18 @@ def test_a_running_session_is_not_started_again(daemon, client):
     assert len(daemon.sessions[1].nodes) == 5
 
 
+def test_a_link_can_be_parted_and_joined(daemon, client):
+    made = session_of(client)
+    made.start()
+    (session,) = daemon.sessions.values()
+    for joined in (False, True):
+        client.link(1, session.links[1], joined=joined)
+        method, request = daemon.calls[-1]
+        assert method == "Linked"
+        assert (request.node1_id, request.node2_id, request.iface2_id) == (3, 1, 3)
+        assert request.linked is joined
+
+
 def test_what_a_command_says_comes_back_or_is_the_error(client):
     made = session_of(client)
     made.start()
