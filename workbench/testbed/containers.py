@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _USER = "10001:10001"
 _MOST_PROCESSES = 512
 _PERIOD_US = 100_000
 _AT_ONCE = 8
+_GONE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,18 @@ class Containers:
             end.close()
         self._first.pop(row, None)
         errors = _docker().errors
-        with suppress(errors.NotFound, errors.APIError):
-            # The container removes itself too, as its input has ended: whoever comes first.
-            self.engine.api.remove_container(self.name(row), force=True)
+        with suppress(errors.NotFound):
+            try:
+                self.engine.api.remove_container(self.name(row), force=True)
+            except errors.NotFound:
+                raise
+            except errors.APIError:
+                # The container removes itself too, as its input has ended: until that is done its
+                # name is taken.
+                end = time.monotonic() + _GONE_S
+                while time.monotonic() < end:
+                    self.engine.api.inspect_container(self.name(row))
+                    time.sleep(0.02)
 
     def close(self) -> None:
         """Remove all containers; a second call does nothing."""
