@@ -17,6 +17,7 @@ from workbench.grouping.baselines import RandomGrouping
 from workbench.grouping.netdag import NetDAG
 from workbench.search.run import Run
 from workbench.search.search import Search
+from workbench.testbed.core import CoreTestbed
 from workbench.testbed.replay import TraceSchedule
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
 from workbench.ui.panel import Panel
@@ -187,6 +188,20 @@ def test_schedules_are_chosen(panel_of: MakePanel) -> None:
     controls.testbed.value = "namespaces"
     assert type(search.testbed).__name__ == "NamespaceTestbed"
     assert search.testbed.schedule.period_s == 60
+    controls.testbed.value = "docker"
+    assert type(search.testbed).__name__ == "DockerTestbed"
+    assert "wb.DockerTestbed(schedule=search.testbed.schedule)" in panel.desk.code.value
+
+
+def test_a_testbed_that_was_made_in_code_can_be_chosen_again(panel_of: MakePanel) -> None:
+    made = CoreTestbed(address="10.0.0.9:50051")
+    search = small.small_search(testbed=made)
+    controls = panel_of(search).network.schedule
+    assert controls.testbed.value == "CoreTestbed"
+    controls.testbed.value = "simulated"
+    assert type(search.testbed).__name__ == "SimulatedTestbed"
+    controls.testbed.value = "CoreTestbed"
+    assert search.testbed is made
 
 
 def test_links_of_a_network_that_is_up(panel_of: MakePanel) -> None:

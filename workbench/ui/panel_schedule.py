@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
+from workbench.testbed.docker import DockerTestbed
 from workbench.testbed.namespaces import NamespaceTestbed
 from workbench.testbed.replay import TraceSchedule
 from workbench.testbed.schedules import ConstantSchedule, TierSchedule
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from workbench.testbed.base import Testbed
     from workbench.ui.panel_desk import Desk
 
-TESTBEDS = {"simulated": SimulatedTestbed, "namespaces": NamespaceTestbed}
+TESTBEDS = {
+    "simulated": SimulatedTestbed,
+    "namespaces": NamespaceTestbed,
+    "docker": DockerTestbed,
+}
+"""Those that need no more than a schedule; CORE needs an address, and is set in code."""
 RULES = {
     "redrawn from the tier": "tiers",
     "kept at one rate": "constant",
