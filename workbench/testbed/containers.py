@@ -123,8 +123,8 @@ class Containers:
             except errors.APIError:
                 # The container removes itself too, as its input has ended: until that is done its
                 # name is taken.
-                end = time.monotonic() + _GONE_S
-                while time.monotonic() < end:
+                give_up = time.monotonic() + _GONE_S
+                while time.monotonic() < give_up:
                     self.engine.api.inspect_container(self.name(row))
                     time.sleep(0.02)
 
