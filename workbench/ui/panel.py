@@ -76,6 +76,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             [Library(), widgets.HTML(STYLE), self.desk.message, self.desk.code, self.tabs],
             layout=WIDE,
         )
+        self.add_class("workbench-panel")
         self.refresh()
         refresher = self._refresher = Refresher(self)
         self.tabs.observe(lambda _: refresher.mark("shown"), "selected_index")

@@ -25,10 +25,26 @@ if TYPE_CHECKING:
 
 
 class Library(anywidget.AnyWidget):
-    """Carries the front end of plotly's FigureWidget; shows nothing."""
+    """Carries the front end of plotly's FigureWidget; shows nothing.
+
+    It also keeps plain keys in the panel from Jupyter, which would take an arrow key on a slider
+    for the wish to fold the notebook's headings.
+    """
 
     _esm = """
+    function ours(event) {
+      const place = event.target;
+      if (!place.closest?.(".workbench-panel")) return;
+      const plain = !event.ctrlKey && !event.metaKey && !event.altKey
+        && event.key !== "Escape" && !(event.shiftKey && event.key === "Enter");
+      place.toggleAttribute("data-lm-suppress-shortcuts", plain);
+    }
+
     function render({ model }) {
+      if (!globalThis.workbenchKeys) {
+        globalThis.workbenchKeys = true;
+        window.addEventListener("keydown", ours, true);
+      }
       // A page needs it once, however many panels there are.
       globalThis.workbenchFigures ??= import(URL.createObjectURL(
         new Blob([model.get("text")], { type: "text/javascript" })));
