@@ -30,7 +30,7 @@ def test_bubbles_are_the_clients_of_each_tier_in_each_group(
 ) -> None:
     figure = wb.plots.groups(netdag)
     shown = {
-        (int(group), label.split()[0]): (int(clients), size)
+        (int(group), label.split()[0]): (int(clients), (trace.marker.symbol, size))
         for trace in figure.data
         for group, label, clients, size in zip(
             trace.x, trace.y, trace.customdata, trace.marker.size, strict=True
@@ -41,8 +41,9 @@ def test_bubbles_are_the_clients_of_each_tier_in_each_group(
         key = int(netdag.assignment[row]), fleet.tiers[fleet.tier[row]].name
         expected[key] = expected.get(key, 0) + 1
     assert {key: clients for key, (clients, _) in shown.items()} == expected
-    areas = {clients: size**2 for clients, size in shown.values()}
-    assert all(area == pytest.approx(areas[1] * clients) for clients, area in areas.items())
+    areas = {(symbol, clients): size**2 for clients, (symbol, size) in shown.values()}
+    for (symbol, clients), area in areas.items():
+        assert area == pytest.approx(areas[symbol, 1] * clients)
 
 
 def test_tiers_are_rows_with_the_slowest_at_the_bottom(netdag: wb.Grouping) -> None:
@@ -55,10 +56,11 @@ def test_tiers_are_rows_with_the_slowest_at_the_bottom(netdag: wb.Grouping) -> N
 def test_several_groupings_share_one_scale(start: wb.Grouping, netdag: wb.Grouping) -> None:
     figure = wb.plots.groups({"a": start, "b": netdag, "c": netdag, "d": start})
     assert [note.text for note in figure.layout.annotations] == ["a", "b", "c", "d"]
-    sizes: dict[int, set[float]] = {}
+    sizes: dict[tuple[str, int], set[float]] = {}
     for trace in figure.data:
         for clients, size in zip(trace.customdata, trace.marker.size, strict=True):
-            sizes.setdefault(int(clients), set()).add(round(size, 6))
+            sizes.setdefault((trace.marker.symbol, int(clients)), set()).add(round(size, 6))
+    assert {symbol for symbol, _ in sizes} == {"circle", "square", "diamond"}
     assert all(len(found) == 1 for found in sizes.values())
 
 

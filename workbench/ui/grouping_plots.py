@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TIER_ROW = 30
 """Height of a tier's row in pixels, and the diameter of the largest bubble with some air."""
 
+_SHAPES = (("circle", 1.0), ("square", 0.886), ("diamond", 0.88))
+"""A shape for each class of tiers beside its colour, and its size for about the circle's area."""
+
 DIGIT = 5.5
 """Width of a digit in pixels: a bubble shows its number if it has room for it."""
 
@@ -87,7 +90,8 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
         for number, (kind, rows) in enumerate(_classes(each, tiers).items()):
             tier_of, group_of = np.nonzero(table[rows])
             clients = table[rows][tier_of, group_of]
-            diameter = TIER_ROW * 0.92 * np.sqrt(clients / largest)
+            symbol, scale = _SHAPES[number % len(_SHAPES)]
+            diameter = TIER_ROW * 0.92 * scale * np.sqrt(clients / largest)
             trace = {
                 "x": [str(group) for group in group_of],
                 "y": [labels[rows[n]] for n in tier_of],
@@ -96,6 +100,7 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
                 "name": kind,
                 "legendgroup": kind,
                 "marker": {
+                    "symbol": symbol,
                     "size": diameter,
                     "color": style.colour(number),
                     "opacity": 1,
@@ -104,7 +109,7 @@ def bubbles_of(given: Mapping[str, Grouping]) -> list[list[dict[str, Any]]]:
                 "text": [
                     # A blank, not nothing: plotly gives no text back to a point that had none.
                     str(n) if size >= 8 + DIGIT * len(str(n)) else " "
-                    for n, size in zip(clients, diameter, strict=True)
+                    for n, size in zip(clients, diameter / scale, strict=True)
                 ],
                 "textfont": {"color": "white", "size": 10},
                 "customdata": clients,
