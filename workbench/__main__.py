@@ -165,14 +165,14 @@ def _named_texts(given: Sequence[str]) -> dict[str, str]:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from workbench import reproduce  # noqa: PLC0415 - other commands need no Jupyter
+    from workbench.reproduction import runner  # noqa: PLC0415 - other commands need no Jupyter
 
     if options.list or options.name is None:
-        print(reproduce.listing())
+        print(runner.listing())
         return 0
-    names = list(reproduce.entries()) if options.name == "all" else [options.name]
+    names = list(runner.entries()) if options.name == "all" else [options.name]
     for name in names:
-        done = reproduce.reproduce(
+        done = runner.reproduce(
             name,
             options.profile,
             parameters=_named_texts(options.parameter),

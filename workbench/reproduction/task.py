@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from workbench.data.dataset import Dataset
-    from workbench.reproduce_scale import Scale, Setting
+    from workbench.reproduction.scale import Scale, Setting
 
 IMAGES_A_PERSON = 5
 """CelebA's clients are the persons with at least so many images (DecNAS, section 5.1)."""

@@ -15,14 +15,14 @@ import pandas as pd
 import psutil
 import torch
 
-from workbench.reproduce_scale import Profile, Setting, differences, scale
-from workbench.reproduce_task import Task, fingerprint, seconds
+from workbench.reproduction.scale import Profile, Setting, differences, scale
+from workbench.reproduction.task import Task, fingerprint, seconds
 from workbench.search.folder import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from workbench.reproduce_scale import Scale
+    from workbench.reproduction.scale import Scale
     from workbench.search.run import Run
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def published(paper: str) -> dict[str, Any]:
     ValueError
         If there is no such paper.
     """
-    file = resources.files("workbench") / "papers" / f"{paper}.json"
+    file = resources.files(__package__) / "papers" / f"{paper}.json"
     if not file.is_file():
         raise ValueError(f"paper is {paper!r}, but must be nafnas or decnas")
     numbers: dict[str, Any] = json.loads(file.read_text("utf-8"))

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from workbench import notebooks, reproduce_scale
-from workbench.reproduce_scale import GPU_MACS_PER_S, Profile
+from workbench import notebooks
+from workbench.reproduction import scale as scales
+from workbench.reproduction.scale import GPU_MACS_PER_S, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from nbformat import NotebookNode
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "paper"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "paper"
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
@@ -53,7 +54,7 @@ class Entry:
     @property
     def paper_hours(self) -> float:
         """Estimated hours of the full reproduction on one GPU."""
-        return reproduce_scale.paper_hours(self.searches)
+        return scales.paper_hours(self.searches)
 
 
 @dataclass(frozen=True)

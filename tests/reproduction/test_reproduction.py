@@ -13,16 +13,17 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from workbench import reproduce, reproduce_measures, reproduce_scale
 from workbench.__main__ import main
 from workbench.models import convnet
 from workbench.notebooks import NotebookFailedError, notebook_paths
 from workbench.pruning.netadapt import NetAdapt
-from workbench.reproduce_result import Reproduction, published
-from workbench.reproduce_task import Task, bounded, centralised, pooled, seconds
+from workbench.reproduction import measures, runner
+from workbench.reproduction import scale as scales
+from workbench.reproduction.result import Reproduction, published
+from workbench.reproduction.task import Task, bounded, centralised, pooled, seconds
 from workbench.search.policies import CELEBA_ROUNDS
 
-PAPER = reproduce.FOLDER
+PAPER = runner.FOLDER
 ROW = {"what", "unit", "published", "reproduced", "difference", "spread", "seeds", "runs"}
 RESULT = {
     "format", "name", "profile", "seed", "smaller_than_paper", "notes", "rows", "claims", "took_s",
@@ -61,7 +62,7 @@ def tiny(tmp_path: Path) -> Path:
     """Return a folder with one notebook that searches on the digits."""
     write_notebook(
         tmp_path / "paper",
-        "from workbench.reproduce_result import Reproduction\n"
+        "from workbench.reproduction.result import Reproduction\n"
         "result = Reproduction('tiny', profile, seed=seed, iterations=iterations)\n"
         "run = result.task('celeba').search('default')\n"
         "result.row('accuracy', 100 * run.frontier()['accuracy'].iloc[-1], 83.8, '%', [run])\n"
@@ -75,37 +76,37 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_every_notebook_says_what_it_reproduces_and_what_it_takes() -> None:
-    entries = reproduce.entries()
+    entries = runner.entries()
     assert set(entries) == {path.stem for path in notebook_paths(PAPER)}
     for entry in entries.values():
         assert entry.minutes.keys() == {"smoke", "laptop"}
         assert entry.memory_gb.keys() == {"smoke", "laptop", "paper"}
         assert entry.minutes["laptop"] <= 60
         assert entry.paper_hours > 0
-        assert {"profile", "seed"} <= reproduce.parameters_of(entry).keys()
+        assert {"profile", "seed"} <= runner.parameters_of(entry).keys()
 
 
 def test_the_list_names_each_with_time_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "--list"]) == 0
     told = capsys.readouterr().out
-    for name in reproduce.entries():
+    for name in runner.entries():
         assert f"{name}: " in told
-    assert told.count("on a GPU, ") == len(reproduce.entries())
-    assert told.count(" GB") == 3 * len(reproduce.entries())
+    assert told.count("on a GPU, ") == len(runner.entries())
+    assert told.count(" GB") == 3 * len(runner.entries())
 
 
 def test_what_does_not_exist_is_refused_with_what_does(tiny: Path, tmp_path: Path) -> None:
     there = {"folder": tiny, "output": tmp_path / "out", "work": tmp_path / "work"}
     with pytest.raises(ValueError, match=r"no reproduction 'small'; there are tiny"):
-        reproduce.reproduce("small", **there)
+        runner.reproduce("small", **there)
     with pytest.raises(ValueError, match="profile is 'huge', but must be one of smoke, laptop"):
-        reproduce.reproduce("tiny", "huge", **there)
+        runner.reproduce("tiny", "huge", **there)
     with pytest.raises(ValueError, match=r"no parameter seeds; .*profile='laptop', seed=7"):
-        reproduce.reproduce("tiny", parameters={"seeds": "3"}, **there)
+        runner.reproduce("tiny", parameters={"seeds": "3"}, **there)
     with pytest.raises(ValueError, match="seed is 'x', but must be of type int"):
-        reproduce.reproduce("tiny", parameters={"seed": "x"}, **there)
+        runner.reproduce("tiny", parameters={"seed": "x"}, **there)
     with pytest.raises(FileNotFoundError, match="notebooks of a clone"):
-        reproduce.entries(tmp_path / "nowhere")
+        runner.entries(tmp_path / "nowhere")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "work").exists()
 
@@ -125,7 +126,7 @@ def test_the_command_line_tells_a_wrong_name_in_one_line(
 def test_it_runs_goes_on_and_keeps_its_result(tiny: Path, tmp_path: Path) -> None:
     there = {"folder": tiny, "output": tmp_path / "out", "work": tmp_path / "work"}
     there["parameters"] = {"iterations": "1"}
-    done = reproduce.reproduce("tiny", progress=False, **there)
+    done = runner.reproduce("tiny", progress=False, **there)
     assert done.summary.endswith("Does not agree: it is good (it is small).")
     folder = tmp_path / "out" / "tiny-smoke"
     assert {path.name for path in folder.iterdir()} == {"tiny.ipynb", "tiny.html", "result.json"}
@@ -141,7 +142,7 @@ def test_it_runs_goes_on_and_keeps_its_result(tiny: Path, tmp_path: Path) -> Non
     assert len(runs) == 2, "pre-training and the search"
 
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.rglob("*.jsonl")}
-    again = reproduce.reproduce("tiny", progress=False, **there)
+    again = runner.reproduce("tiny", progress=False, **there)
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing ran again"
     assert json.loads(again.result.read_text())["rows"] == result["rows"]
 
@@ -150,7 +151,7 @@ def test_the_full_one_says_first_how_long_it_takes(tmp_path: Path) -> None:
     write_notebook(tmp_path / "paper", "raise RuntimeError(profile)")
     told: list[str] = []
     with pytest.raises(NotebookFailedError, match="RuntimeError: paper"):
-        reproduce.reproduce(
+        runner.reproduce(
             "tiny",
             "paper",
             folder=tmp_path / "paper",
@@ -167,7 +168,7 @@ def test_the_full_one_says_first_how_long_it_takes(tmp_path: Path) -> None:
 def test_a_notebook_without_a_result_is_an_error(tmp_path: Path) -> None:
     write_notebook(tmp_path / "paper", "print(profile)")
     with pytest.raises(RuntimeError, match=r"tiny\.ipynb wrote no result"):
-        reproduce.reproduce(
+        runner.reproduce(
             "tiny", folder=tmp_path / "paper", output=tmp_path / "o", work=tmp_path, progress=False
         )
 
@@ -177,19 +178,19 @@ def test_a_notebook_without_a_result_is_an_error(tmp_path: Path) -> None:
 
 def test_a_scale_differs_from_the_paper_only_where_it_says_so() -> None:
     for setting in ("nafnas", "celeba", "imagenet"):
-        full = reproduce_scale.scale(setting, "paper")
-        assert reproduce_scale.differences(setting, full) == {}
-        small = reproduce_scale.scale(setting, "laptop")
-        told = reproduce_scale.differences(setting, small)
+        full = scales.scale(setting, "paper")
+        assert scales.differences(setting, full) == {}
+        small = scales.scale(setting, "laptop")
+        told = scales.differences(setting, small)
         assert told["width"] == (1.0, small.width)
         assert all(before != here for before, here in told.values())
-    assert reproduce_scale.scale("nafnas", "paper", clients=210, width=None).clients == 210
+    assert scales.scale("nafnas", "paper", clients=210, width=None).clients == 210
     with pytest.raises(ValueError, match="setting is 'mnist', but must be one of nafnas, celeba"):
-        reproduce_scale.scale("mnist", "paper")
+        scales.scale("mnist", "paper")
     with pytest.raises(ValueError, match="there is no speed in a scale"):
-        reproduce_scale.scale("nafnas", "paper", speed=1)
+        scales.scale("nafnas", "paper", speed=1)
     with pytest.raises(ValueError, match="rounds"):
-        reproduce_scale.scale("nafnas", "paper", rounds=0)
+        scales.scale("nafnas", "paper", rounds=0)
 
 
 def test_bounded_rounds_are_those_of_the_table_or_fewer() -> None:
@@ -201,7 +202,7 @@ def test_bounded_rounds_are_those_of_the_table_or_fewer() -> None:
 
 
 def test_the_estimate_counts_passes_over_the_images() -> None:
-    one, two = (reproduce_scale.paper_hours({"nafnas": number}) for number in (1, 2))
+    one, two = (scales.paper_hours({"nafnas": number}) for number in (1, 2))
     assert two == pytest.approx(2 * one)
     # 15 iterations of 20 rounds of 10 epochs, and 50 rounds of tuning, three passes each.
     passes = 10 * (15 * 20 * 0.75 + 50 * 0.5)
@@ -211,7 +212,7 @@ def test_the_estimate_counts_passes_over_the_images() -> None:
 def test_the_servers_images_are_nobodys_and_candidates_are_judged_on_validation(
     tmp_path: Path,
 ) -> None:
-    task = Task("celeba", reproduce_scale.scale("celeba", "smoke"), seed=3, folder=tmp_path)
+    task = Task("celeba", scales.scale("celeba", "smoke"), seed=3, folder=tmp_path)
     clients = np.concatenate([*task.fleet.train_indices, *task.fleet.test_indices])
     assert not np.intersect1d(clients, task.dataset.server_indices).size
     assert len(task.dataset.server_indices) == pytest.approx(0.3 * 400, abs=2)
@@ -230,7 +231,7 @@ def test_the_servers_images_are_nobodys_and_candidates_are_judged_on_validation(
 
 
 def test_training_alone_ends_after_iteration_0_and_is_not_repeated(tmp_path: Path) -> None:
-    task = Task("nafnas", reproduce_scale.scale("nafnas", "smoke"), folder=tmp_path)
+    task = Task("nafnas", scales.scale("nafnas", "smoke"), folder=tmp_path)
     run = task.train("two rounds", task.untrained, 2)
     assert run.frontier()["iteration"].tolist() == [0]
     assert len(run.of("round")) == 2
@@ -241,7 +242,7 @@ def test_training_alone_ends_after_iteration_0_and_is_not_repeated(tmp_path: Pat
     assert (run.path / "events.jsonl").stat().st_mtime_ns == events
     untouched = task.train("none", run.model(0), 0)
     assert len(untouched.of("round")) == 0
-    assert reproduce_measures.accuracy(untouched) == reproduce_measures.accuracy(run)
+    assert measures.accuracy(untouched) == measures.accuracy(run)
 
 
 def test_pooled_persons_stay_whole() -> None:
@@ -259,19 +260,19 @@ def test_pooled_persons_stay_whole() -> None:
 
 
 def test_larger_needs_two_standard_errors() -> None:
-    assert reproduce_measures.standard_error(50, 10_000) == pytest.approx(0.5)
-    assert reproduce_measures.larger(52, 50, 10_000) is True
-    assert reproduce_measures.larger(np.float64(52), np.float64(50), 10_000) is True
-    assert reproduce_measures.larger(50, 52, 10_000) is False
-    assert reproduce_measures.larger(51, 50, 10_000) is None
-    assert reproduce_measures.larger(float("nan"), 50, 10_000) is None
+    assert measures.standard_error(50, 10_000) == pytest.approx(0.5)
+    assert measures.larger(52, 50, 10_000) is True
+    assert measures.larger(np.float64(52), np.float64(50), 10_000) is True
+    assert measures.larger(50, 52, 10_000) is False
+    assert measures.larger(51, 50, 10_000) is None
+    assert measures.larger(float("nan"), 50, 10_000) is None
 
 
 def test_a_replay_prunes_what_it_is_told_to() -> None:
     model = convnet(num_classes=8, width=0.25)
     netadapt = NetAdapt(step=0.05, decay=0.93, budget=0.25, iterations=3, conv_multiple=1)
     wanted = [["features.3"], ["nothing", "features.6"], ["features.3"]]
-    table = reproduce_measures.replay(model, (3, 32, 32), netadapt, wanted)
+    table = measures.replay(model, (3, 32, 32), netadapt, wanted)
     assert table["block"].tolist() == ["", "features.3", "features.6", "features.3"]
     assert table["macs"].is_monotonic_decreasing
     left = table["macs"] / table["macs"].iloc[0]
@@ -325,8 +326,8 @@ def test_published_numbers_name_their_source() -> None:
 
 
 def test_kept_results_are_whole_and_say_what_they_were_made_with() -> None:
-    kept = reproduce.kept_results()
-    assert set(kept) <= set(reproduce.entries())
+    kept = runner.kept_results()
+    assert set(kept) <= set(runner.entries())
     for name, result in kept.items():
         assert result.keys() == RESULT
         assert result["name"] == name
