@@ -317,8 +317,9 @@ def test_docker_nodes_of_a_real_daemon_learn_what_a_simulation_learns(missing, t
 # ---------------------------------------------------------------------- notebooks that are killed
 
 UP = """
-import sys, time, types
+import signal, sys, time, types
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started this may ignore it
 package = types.ModuleType("workbench")  # without all that the public API loads
 package.__path__ = ["workbench"]
 sys.modules["workbench"] = package
