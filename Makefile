@@ -10,7 +10,6 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_RAY := $(VENV)/.installed-ray
 PINS := environments/constraints.txt
 PIP := $(RUN) -m pip --disable-pip-version-check
-JOBS := 2
 QUICKSTART := notebooks/00_quickstart.ipynb
 
 # Without PYTHON=... the first of these that runs and is new enough; a name on the path can be an
@@ -32,7 +31,6 @@ help: ## say what can be made (default)
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
 	@echo 'TESTS="tests/grouping"    for test: arguments for pytest'
-	@echo 'JOBS=2                    for test: processes that run side by side; 0 runs all in one'
 	@echo 'NAME=name PROFILE=laptop  for reproduce: one of them, at another profile'
 	@echo 'ONLY=name                 for bench: only the benchmarks whose file has this in its name'
 	@echo 'BASE=image                for image: what it is built on (bash, coreutils, the same Python)'
@@ -45,7 +43,7 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART))
 
 test: $(INSTALLED) ## run the tests
-	@$(RUN) -m pytest -n $(JOBS) --dist loadgroup $(TESTS)
+	@$(RUN) -m pytest $(TESTS)
 
 check: $(INSTALLED) ## lint, format, types, and notebooks without outputs
 	@$(RUN) -m ruff check .

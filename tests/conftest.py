@@ -25,23 +25,6 @@ settings.load_profile("workbench")
 
 Missing = Callable[[str, str], NoReturn]
 
-LIVE = ("namespaces", "docker", "core")
-LIVE_NOTEBOOKS = ("12_network", "13_live_search", "14_core_docker")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run side by side where pytest is told to (``-n 2 --dist loadgroup``).
-
-    Live tests run one after the other: they measure links, and look at what is left on the host.
-    Other tests stay with those of their file, for what these share; notebooks share nothing.
-    """
-    for item in items:
-        live = any(item.get_closest_marker(kind) for kind in LIVE)
-        if live or any(f"[{name}]" in item.name for name in LIVE_NOTEBOOKS):
-            item.add_marker(pytest.mark.xdist_group("live"))
-        elif not item.name.startswith("test_notebook_runs"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
 
 @pytest.fixture(scope="session")
 def missing() -> Missing:

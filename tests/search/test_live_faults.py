@@ -1,4 +1,4 @@
-"""A search on live testbeds goes on whatever happens to clients, links and processes."""
+"""A search on the live testbed goes on whatever happens to clients, links and processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from workbench.federation import engines
 from workbench.federation.dispatch import RoundLimits
 from workbench.federation.live_grid import SuperLinkLostError
 from workbench.federation.strategies import FedAvg
@@ -17,9 +18,12 @@ from workbench.federation.superlink import LiveEngine
 from workbench.pruning.netadapt import NetAdapt
 from workbench.search.policies import SearchPolicy
 from workbench.search.run import Run
-from workbench.testbed.core import CoreTestbed
+from workbench.testbed.namespaces import NamespaceTestbed
+from workbench.testbed.schedules import ConstantSchedule
 
 from .small import fleet
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
 
 CLIENTS = 6
 SLOW = 2
@@ -27,23 +31,24 @@ SLOW = 2
 
 
 @pytest.fixture
-def live_search(search, live_testbed, monkeypatch):
-    """Return a function that makes a search on a live testbed, and what it runs on."""
+def live_search(search, monkeypatch):
+    """Return a function that makes a search on the live testbed, and what it runs on."""
     opened: list[LiveEngine] = []
-    enter = LiveEngine.__enter__
 
-    def seen(engine):
-        opened.append(enter(engine))
-        return opened[-1]
+    class Seen(LiveEngine):
+        def __enter__(self):
+            super().__enter__()
+            opened.append(self)
+            return self
 
-    monkeypatch.setattr(LiveEngine, "__enter__", seen)
+    monkeypatch.setattr(engines, "LiveEngine", Seen)
     rates = np.full(CLIENTS, 50e6)
     rates[SLOW] = 0.2e6
 
     def make(**settings):
         defaults = {
             "fleet": fleet(CLIENTS).with_rates(rates),
-            "testbed": live_testbed(),
+            "testbed": NamespaceTestbed(schedule=ConstantSchedule()),
             "training": FedAvg(rounds=1, local_epochs=1, batch_size=6),
             "limits": RoundLimits(deadline_s=40),
             "netadapt": NetAdapt(
@@ -239,8 +244,6 @@ def test_a_killed_superlink_is_a_clear_error_and_the_run_resumes(live_search, tm
 
 def test_a_killed_notebook_leaves_a_run_that_resumes_on_a_new_testbed(live_search, tmp_path):
     search, opened = live_search()
-    if isinstance(search.testbed, CoreTestbed):
-        pytest.skip("gRPC, which speaks to a core-daemon, does not survive a fork")
     process = os.fork()
     if process == 0:
         try:
