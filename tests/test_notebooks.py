@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -284,21 +287,34 @@ def test_the_projects_notebooks_are_fit_to_be_committed() -> None:
     assert notebooks.faults(FOLDER) == []
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "path",
-    notebooks.notebook_paths(FOLDER),
-    ids=lambda path: path.relative_to(FOLDER).with_suffix("").as_posix(),
-)
-def test_notebook_runs(path: Path, tmp_path: Path) -> None:
-    notebook = notebooks.read_notebook(path)
-    result = notebooks.run_notebook(
-        path,
-        parameters=notebooks.smoke_parameters(notebook),
-        reports=tmp_path / "reports",
-        working_folder=tmp_path / "work",
-        progress=False,
-    )
+LIVE = ("12_network", "13_live_search", "14_core_docker")
+"""Notebooks that measure links: nothing else runs beside them."""
+
+
+def named(*, live: bool) -> list[object]:
+    """Return the project's notebooks as parameters of a test."""
+    return [
+        pytest.param(path, id=path.relative_to(FOLDER).with_suffix("").as_posix())
+        for path in notebooks.notebook_paths(FOLDER)
+        if (path.stem in LIVE) == live
+    ]
+
+
+def run(path: Path, folder: Path) -> notebooks.NotebookResult:
+    """Run a notebook with its small parameters, in a folder of its own."""
+    return notebooks.run_notebook(path, **how(path, folder))
+
+
+def how(path: Path, folder: Path) -> dict[str, object]:
+    return {
+        "parameters": notebooks.smoke_parameters(notebooks.read_notebook(path)),
+        "reports": folder / "reports",
+        "working_folder": folder / "work",
+        "progress": False,
+    }
+
+
+def check_outputs(result: notebooks.NotebookResult) -> None:
     outputs = [
         output
         for cell in json.loads(result.notebook.read_text())["cells"]
@@ -307,3 +323,35 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert outputs
     warned = [o for o in outputs if o["output_type"] == "stream" and o["name"] == "stderr"]
     assert warned == [], "a notebook that warns teaches to ignore warnings"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", named(live=True))
+def test_live_notebook_runs(path: Path, tmp_path: Path) -> None:
+    check_outputs(run(path, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[notebooks.NotebookResult]]]:
+    """Run the notebooks whose tests were asked for, two at a time: each keeps one core busy."""
+    wanted = [
+        item.callspec.params["path"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_notebook_runs"
+    ]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield {
+            path: pool.submit(
+                notebooks.run_notebook, path, **how(path, tmp_path_factory.mktemp(path.stem))
+            )
+            for path in wanted
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", named(live=False))
+def test_notebook_runs(path: Path, running: dict[Path, Future[notebooks.NotebookResult]]) -> None:
+    check_outputs(running[path].result())
