@@ -334,11 +334,11 @@ def test_two_engines_of_one_process_do_not_mix(live_testbed):
 
 @pytest.mark.namespaces
 @pytest.mark.usefixtures("live_machine")
-def test_it_runs_inside_a_user_namespace():
+def test_it_runs_inside_a_user_namespace(missing):
     from workbench.testbed import probe
 
     if reason := probe.why_no_namespaces(rootless=True):
-        pytest.skip(reason)
+        missing("user-namespaces", reason)
     testbed = NamespaceTestbed(schedule=ConstantSchedule(), rootless=True)
     with testbed.up(fleet_of([FAST, FAST])) as net, LiveEngine(net, make_app(), configs(2)) as live:
         assert len(collect(live, send(live, [0, 1], weights_of(0.1)))) == 2

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.namespaces
 def machine(missing):
     """Ask for a machine on which nodes can be made as CORE makes them."""
     if reason := forking.why_no_grpc():
-        pytest.skip(reason)
+        missing("namespaces", reason)
     tools = [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]
     if not linux.may_administer() or tools:
         missing("namespaces", f"not root, or without {tools}")
@@ -56,7 +56,7 @@ def machine(missing):
         command = ["iptables", "-S", "FORWARD"]
         rules = subprocess.run(command, capture_output=True, text=True, check=False)
         if "-P FORWARD DROP" in rules.stdout:
-            pytest.skip("this machine's firewall drops frames on bridges")
+            missing("namespaces", "this machine's firewall drops frames on bridges")
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ def test_the_host_is_not_touched(live_testbed, fleet_of, connected, request):
 
 @pytest.mark.namespaces
 @pytest.mark.usefixtures("live_machine")
-def test_it_works_inside_a_user_namespace(fleet_of, connected):
+def test_it_works_inside_a_user_namespace(fleet_of, connected, missing):
     if reason := probe.why_no_namespaces(rootless=True):
-        pytest.skip(reason)
+        missing("user-namespaces", reason)
     testbed = NamespaceTestbed(schedule=ConstantSchedule(), rootless=True)
     with testbed.up(fleet_of([20e6, 2e6])) as net, connected(net, 1) as (near, far):
         near.send(b"hello")
@@ -95,7 +95,7 @@ def test_it_works_inside_a_user_namespace(fleet_of, connected):
 
 @pytest.mark.namespaces
 @pytest.mark.usefixtures("live_machine")
-def test_an_ordinary_user_can_have_one(fleet_of, connected, wait_until):
+def test_an_ordinary_user_can_have_one(fleet_of, connected, wait_until, missing):
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
     read, write = os.pipe()
@@ -119,7 +119,7 @@ def test_an_ordinary_user_can_have_one(fleet_of, connected, wait_until):
     with os.fdopen(read) as pipe:
         said = pipe.read()
     if "user namespaces" in said:
-        pytest.skip(said)
+        missing("user-namespaces", said)
     assert said == "3 clients of user 65534 answered"
 
 

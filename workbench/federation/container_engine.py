@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from flwr.clientapp import ClientApp
 
+    from workbench.testbed.container_enclosure import ContainerEnclosure
     from workbench.testbed.container_processes import ContainerProcesses
-    from workbench.testbed.core_enclosure import CoreEnclosure
-    from workbench.testbed.docker import ContainerEnclosure
     from workbench.testbed.namespaces import NamespaceNetwork
 
 _NODE = f"{CODE}/workbench/federation/container_node.py"
@@ -63,8 +62,8 @@ class ContainerEngine(LiveEngine):
         self._portable = client_app
 
     @property
-    def _inside(self) -> ContainerEnclosure | CoreEnclosure:
-        return cast("ContainerEnclosure | CoreEnclosure", self._network.inside)
+    def _inside(self) -> ContainerEnclosure:
+        return cast("ContainerEnclosure", self._network.inside)
 
     def _make_nodes(self) -> ContainerProcesses:  # type: ignore[override]  # it does what those do
         command = ["python3", "-P", _NODE]

@@ -91,16 +91,9 @@ class BottleneckLesson(Lesson):
     ) -> Verdict:
         """Check an assignment of six clients to three groups of two, against all there are."""
         name = self.exercises[2]
-        if is_open(answer):
-            return self.judge(name, "open")
-        try:
-            groups = np.asarray(answer, dtype=np.int64)
-        except (TypeError, ValueError):
-            return self.judge(name, "wrong", f"{answer!r} is no list of group numbers.")
-        if groups.shape != (CLIENTS,) or sorted(groups.tolist()) != [0, 0, 1, 1, 2, 2]:
-            return self.judge(
-                name, "wrong", "Write six group numbers: two clients in each of 0, 1 and 2."
-            )
+        groups = self.judge_pairs(name, answer)
+        if isinstance(groups, Verdict):
+            return groups
         seconds = exchange_s(sizes_bytes[groups], rates_bps)
         best = min(
             float(exchange_s(sizes_bytes[list(other)], rates_bps).max())

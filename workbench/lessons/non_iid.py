@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.grouping.divergence import distances, group_counts
-from workbench.lessons.verdict import Lesson, Verdict, agrees, is_open
+from workbench.lessons.verdict import Lesson, Verdict, agrees
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,16 +89,9 @@ class NonIIDLesson(Lesson):
     def check_pairs(self, answer: object, label_counts: NDArray[np.int64]) -> Verdict:
         """Check an assignment of six clients to three groups of two, against all there are."""
         name = self.exercises[3]
-        if is_open(answer):
-            return self.judge(name, "open")
-        try:
-            groups = np.asarray(answer, dtype=np.int64)
-        except (TypeError, ValueError):
-            return self.judge(name, "wrong", f"{answer!r} is no list of group numbers.")
-        if sorted(groups.ravel().tolist()) != [0, 0, 1, 1, 2, 2]:
-            return self.judge(
-                name, "wrong", "Write six group numbers: two clients in each of 0, 1 and 2."
-            )
+        groups = self.judge_pairs(name, answer)
+        if isinstance(groups, Verdict):
+            return groups
         emd = _emd(label_counts, groups)
         best = min(
             float(_emd(label_counts, np.array(other)).mean())

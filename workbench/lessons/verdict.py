@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
 State = Literal["open", "right", "wrong"]
 
 _LOOK = {"open": ("○", "#595959"), "right": ("✔", "#00694d"), "wrong": ("✘", "#a34000")}
@@ -95,6 +97,20 @@ class Lesson:
         """Keep a verdict, and return it."""
         verdict = self.verdicts[exercise] = Verdict(exercise, state, text)
         return verdict
+
+    def judge_pairs(self, exercise: str, answer: object) -> NDArray[np.int64] | Verdict:
+        """Return six clients' groups, two clients in each of 0, 1 and 2, or why they are not."""
+        if is_open(answer):
+            return self.judge(exercise, "open")
+        try:
+            groups = np.asarray(answer, dtype=np.int64)
+        except (TypeError, ValueError):
+            return self.judge(exercise, "wrong", f"{answer!r} is no list of group numbers.")
+        if groups.ndim != 1 or sorted(groups.tolist()) != [0, 0, 1, 1, 2, 2]:
+            return self.judge(
+                exercise, "wrong", "Write six group numbers: two clients in each of 0, 1 and 2."
+            )
+        return groups
 
     def judge_number(
         self,

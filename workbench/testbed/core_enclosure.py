@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.testbed import core_guard, linux
 from workbench.testbed.addresses import Delay
-from workbench.testbed.container_processes import ContainerProcesses
+from workbench.testbed.container_enclosure import ContainerEnclosure
 from workbench.testbed.core_client import CoreClient, CoreError, CoreLostError
 from workbench.testbed.core_containers import CoreContainers
 from workbench.testbed.core_remains import Record, numbers_in_use
 from workbench.testbed.core_session import CoreSession
-from workbench.testbed.enclosure import Enclosure, NetworkLostError
+from workbench.testbed.enclosure import NetworkLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ NEEDS_ROOT = (
 )
 
 
-class CoreEnclosure(Enclosure):
+class CoreEnclosure(ContainerEnclosure):
     """A CORE session and its nodes; clients are given by their row, the server by None.
 
     Parameters
@@ -68,6 +68,7 @@ class CoreEnclosure(Enclosure):
     """
 
     interface = "eth0"
+    containers: CoreContainers
 
     def __init__(
         self,
@@ -196,24 +197,6 @@ class CoreEnclosure(Enclosure):
         """Return the IPv4 address of a client or the server."""
         node = self._scenario.server if client is None else self._scenario.clients[client]
         return self._scenario.link_of(node).one.ip4
-
-    def run_clients(
-        self,
-        command: Sequence[str],
-        greet: Callable[[int], dict[str, Any]],
-        clients: int,
-        heard: Callable[[int, dict[str, Any]], None],
-    ) -> ContainerProcesses:
-        """Be ready to run a program in each client's container; see `ContainerProcesses`."""
-        started = ContainerProcesses(
-            command, greet, clients, self.containers, heard, log=self.folder / "clients.log"
-        )
-        self._started.append(started)  # type: ignore[arg-type]  # all it needs is to be closed
-        return started
-
-    def share(self, client: int) -> Path:
-        """Return the folder that a client's container sees as its share, read-only."""
-        return self.containers.share(client)
 
     def watch(self, heard: Heard) -> None:
         """Tell what others do to the session, from now on."""

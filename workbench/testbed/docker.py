@@ -15,17 +15,14 @@ from pydantic.dataclasses import dataclass
 from workbench.testbed import containers, linux, probe
 from workbench.testbed.addresses import Delay
 from workbench.testbed.base import Testbed
-from workbench.testbed.container_processes import ContainerProcesses
+from workbench.testbed.container_enclosure import ContainerEnclosure
 from workbench.testbed.containers import Containers, Limits
-from workbench.testbed.enclosure import Enclosure
 from workbench.testbed.image import IMAGE
 from workbench.testbed.namespaces import NamespaceNetwork
 from workbench.testbed.schedules import AnySchedule, TierSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-    from typing import Any
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -113,10 +110,10 @@ class DockerNetwork(NamespaceNetwork):
     def _enclose(self) -> ContainerEnclosure:
         testbed = self.testbed
         limits = Limits(testbed.image, testbed.cpus, testbed.memory)
-        return ContainerEnclosure(Delay(testbed.latency_s, testbed.jitter_s, testbed.loss), limits)
+        return DockerEnclosure(Delay(testbed.latency_s, testbed.jitter_s, testbed.loss), limits)
 
 
-class ContainerEnclosure(Enclosure):
+class DockerEnclosure(ContainerEnclosure):
     """A testbed's namespaces, those of the clients being containers'.
 
     Sockets and programs of the host can be opened in a container's network as in any other;
@@ -129,6 +126,7 @@ class ContainerEnclosure(Enclosure):
     """
 
     in_containers = True
+    containers: Containers
 
     def __init__(self, delay: Delay, limits: Limits) -> None:
         if not linux.may_administer():
@@ -157,29 +155,6 @@ class ContainerEnclosure(Enclosure):
         """Remove a client's container, with its link and its processes."""
         self.containers.remove(client)
         super().leave(client)
-
-    def run_clients(
-        self,
-        command: Sequence[str],
-        greet: Callable[[int], dict[str, Any]],
-        clients: int,
-        heard: Callable[[int, dict[str, Any]], None],
-    ) -> ContainerProcesses:
-        """Be ready to run a program in each client's container; see `ContainerProcesses`."""
-        started = ContainerProcesses(
-            command,
-            greet,
-            clients,
-            self.containers,
-            heard,
-            log=self.folder / "clients.log",
-        )
-        self._started.append(started)  # type: ignore[arg-type]  # all it needs is to be closed
-        return started
-
-    def share(self, client: int) -> Path:
-        """Return the folder that a client's container sees as its share, read-only."""
-        return self.containers.share(client)
 
     def close(self) -> None:
         """Remove the containers, end every process inside; a second call does nothing."""

@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workbench.testbed import addresses, cleanup, linux
 from workbench.testbed.addresses import INNER
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 class NetworkLostError(ConnectionError):
     """The testbed was taken down, or its keeper was killed."""
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
 
 
 class Enclosure:
@@ -67,7 +71,7 @@ class Enclosure:
         from workbench.testbed.keeper import Settings  # noqa: PLC0415
 
         self._process = 0
-        self._started: list[Program | ClientProcesses] = []
+        self._started: list[_Closes] = []
         number = secrets.token_hex(3)
         if rootless is None:
             rootless = not linux.may_administer()
