@@ -43,7 +43,7 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART))
 
 test: $(INSTALLED) ## run the tests
-	@$(RUN) -m pytest $(TESTS)
+	@$(RUN) -m pytest $(if $(TESTS),$(TESTS),-n 2 --dist loadgroup)
 
 check: $(INSTALLED) ## lint, format, types, and notebooks without outputs
 	@$(RUN) -m ruff check .

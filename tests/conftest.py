@@ -25,6 +25,23 @@ settings.load_profile("workbench")
 
 Missing = Callable[[str, str], NoReturn]
 
+LIVE = ("namespaces", "docker", "core")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may run side by side where pytest is told to (``-n 2 --dist loadgroup``).
+
+    Live tests run one after the other: they measure links, and look at what is left on the host.
+    They mostly wait, which leaves the processor to the others. Of these, the ones of a file stay
+    together, for what they share; notebooks share nothing.
+    """
+    for item in items:
+        if any(item.get_closest_marker(kind) for kind in LIVE):
+            item.add_marker(pytest.mark.xdist_group("live"))
+        elif not item.name.startswith("test_notebook_runs"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
 
 @pytest.fixture(scope="session")
 def missing() -> Missing:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -288,33 +285,31 @@ def test_the_projects_notebooks_are_fit_to_be_committed() -> None:
 
 
 LIVE = ("12_network", "13_live_search", "14_core_docker")
-"""Notebooks that measure links: nothing else runs beside them."""
+"""Notebooks that put up live networks."""
 
 
-def named(*, live: bool) -> list[object]:
+def projects_notebooks() -> list[object]:
     """Return the project's notebooks as parameters of a test."""
     return [
-        pytest.param(path, id=path.relative_to(FOLDER).with_suffix("").as_posix())
+        pytest.param(
+            path,
+            id=path.relative_to(FOLDER).with_suffix("").as_posix(),
+            marks=[pytest.mark.namespaces] if path.stem in LIVE else [],
+        )
         for path in notebooks.notebook_paths(FOLDER)
-        if (path.stem in LIVE) == live
     ]
 
 
-def run(path: Path, folder: Path) -> notebooks.NotebookResult:
-    """Run a notebook with its small parameters, in a folder of its own."""
-    return notebooks.run_notebook(path, **how(path, folder))
-
-
-def how(path: Path, folder: Path) -> dict[str, object]:
-    return {
-        "parameters": notebooks.smoke_parameters(notebooks.read_notebook(path)),
-        "reports": folder / "reports",
-        "working_folder": folder / "work",
-        "progress": False,
-    }
-
-
-def check_outputs(result: notebooks.NotebookResult) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", projects_notebooks())
+def test_notebook_runs(path: Path, tmp_path: Path) -> None:
+    result = notebooks.run_notebook(
+        path,
+        parameters=notebooks.smoke_parameters(notebooks.read_notebook(path)),
+        reports=tmp_path / "reports",
+        working_folder=tmp_path / "work",
+        progress=False,
+    )
     outputs = [
         output
         for cell in json.loads(result.notebook.read_text())["cells"]
@@ -323,35 +318,3 @@ def check_outputs(result: notebooks.NotebookResult) -> None:
     assert outputs
     warned = [o for o in outputs if o["output_type"] == "stream" and o["name"] == "stderr"]
     assert warned == [], "a notebook that warns teaches to ignore warnings"
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", named(live=True))
-def test_live_notebook_runs(path: Path, tmp_path: Path) -> None:
-    check_outputs(run(path, tmp_path))
-
-
-@pytest.fixture(scope="module")
-def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Path, Future[notebooks.NotebookResult]]]:
-    """Run the notebooks whose tests were asked for, two at a time: each keeps one core busy."""
-    wanted = [
-        item.callspec.params["path"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.originalname == "test_notebook_runs"
-    ]
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield {
-            path: pool.submit(
-                notebooks.run_notebook, path, **how(path, tmp_path_factory.mktemp(path.stem))
-            )
-            for path in wanted
-        }
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("path", named(live=False))
-def test_notebook_runs(path: Path, running: dict[Path, Future[notebooks.NotebookResult]]) -> None:
-    check_outputs(running[path].result())

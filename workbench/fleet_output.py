@@ -6,9 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from workbench.fleet import Fleet
 
 _SHOWN = 10
@@ -16,6 +17,8 @@ _SHOWN = 10
 
 def table(fleet: Fleet) -> pd.DataFrame:
     """Return one row a client: name, tier, class, rate in Mbit/s, samples, classes present."""
+    import pandas as pd  # noqa: PLC0415  # clients can do without
+
     return pd.DataFrame(
         {
             "client": list(fleet.names),

@@ -197,11 +197,11 @@ class Visit:
 
     def save(self) -> None:
         """Save the notebook, and wait until it is on the disk."""
+        file = self.lab.folder / self.page.url.partition("?")[0].rpartition("/tree/")[2]
+        before = file.stat().st_mtime_ns
         self.page.locator(".jp-Notebook .jp-InputPrompt").first.click()
         self.page.keyboard.press("Control+s")
-        expect(
-            self.page.locator(".jp-Document .lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
-        ).to_have_count(0)
+        self.until(lambda: file.stat().st_mtime_ns != before, "that the notebook was saved")
 
     def reload(self) -> None:
         """Load the page again, as after closing it; the kernel has gone on."""

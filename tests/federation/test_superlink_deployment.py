@@ -35,7 +35,7 @@ from workbench.federation.strategies import FedAvg
 from workbench.pruning import codec
 from workbench.testbed.joined import SuperLinkTestbed
 
-NODES = 4
+NODES = 2
 PROGRAMS = Path(sys.executable).parent
 PROJECT = Path(wb.__file__).parent.parent
 

@@ -1,4 +1,4 @@
-"""A search on the live testbed goes on whatever happens to clients, links and processes."""
+"""A search on live testbeds goes on whatever happens to clients, links and processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 
-from workbench.federation import engines
 from workbench.federation.dispatch import RoundLimits
 from workbench.federation.live_grid import SuperLinkLostError
 from workbench.federation.strategies import FedAvg
@@ -18,37 +17,33 @@ from workbench.federation.superlink import LiveEngine
 from workbench.pruning.netadapt import NetAdapt
 from workbench.search.policies import SearchPolicy
 from workbench.search.run import Run
-from workbench.testbed.namespaces import NamespaceTestbed
-from workbench.testbed.schedules import ConstantSchedule
+from workbench.testbed.core import CoreTestbed
 
 from .small import fleet
 
-pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("live_machine")]
-
-CLIENTS = 6
+CLIENTS = 4
 SLOW = 2
 """The client that has an accident; its link needs seconds for a message."""
 
 
 @pytest.fixture
-def live_search(search, monkeypatch):
-    """Return a function that makes a search on the live testbed, and what it runs on."""
+def live_search(search, live_testbed, monkeypatch):
+    """Return a function that makes a search on a live testbed, and what it runs on."""
     opened: list[LiveEngine] = []
+    enter = LiveEngine.__enter__
 
-    class Seen(LiveEngine):
-        def __enter__(self):
-            super().__enter__()
-            opened.append(self)
-            return self
+    def seen(engine):
+        opened.append(enter(engine))
+        return opened[-1]
 
-    monkeypatch.setattr(engines, "LiveEngine", Seen)
+    monkeypatch.setattr(LiveEngine, "__enter__", seen)
     rates = np.full(CLIENTS, 50e6)
     rates[SLOW] = 0.2e6
 
     def make(**settings):
         defaults = {
             "fleet": fleet(CLIENTS).with_rates(rates),
-            "testbed": NamespaceTestbed(schedule=ConstantSchedule()),
+            "testbed": live_testbed(),
             "training": FedAvg(rounds=1, local_epochs=1, batch_size=6),
             "limits": RoundLimits(deadline_s=40),
             "netadapt": NetAdapt(
@@ -95,6 +90,14 @@ class InBackground:
         """Wait until so many rounds are over."""
         end = time.monotonic() + timeout_s
         while len(Run(folder).rounds()) < count:
+            assert time.monotonic() < end, self.error
+            assert self._thread.is_alive(), self.error
+            time.sleep(0.05)
+
+    def wait_for_a_round_with(self, folder, replies, timeout_s=60):
+        """Wait until so many clients have taken part in a round."""
+        end = time.monotonic() + timeout_s
+        while not (Run(folder).rounds()["replies"] == replies).any():
             assert time.monotonic() < end, self.error
             assert self._thread.is_alive(), self.error
             time.sleep(0.05)
@@ -163,8 +166,8 @@ def test_a_client_killed_in_training_is_left_out(live_search, tmp_path):
 
 def test_clients_leave_and_come_back_while_rounds_run(live_search, tmp_path):
     search, opened = live_search(
-        training=FedAvg(rounds=3, local_epochs=1, batch_size=6),
-        policy=SearchPolicy(pretrain_rounds=3),
+        training=FedAvg(rounds=1, local_epochs=1, batch_size=6),
+        policy=SearchPolicy(pretrain_rounds=500),
     )
     told = []
     running = InBackground(search, tmp_path, opened)
@@ -175,7 +178,7 @@ def test_clients_leave_and_come_back_while_rounds_run(live_search, tmp_path):
     running.wait_for_rounds(tmp_path, 1)
     network.set_rate(SLOW, 50e6)
     network.add(SLOW)
-    running.wait_for_rounds(tmp_path, 3)
+    running.wait_for_a_round_with(tmp_path, CLIENTS)
     search.stop()
     assert running.join(60) is None
     run = Run(tmp_path)
@@ -214,7 +217,7 @@ def test_a_link_cut_for_20_s_costs_only_time(live_search, tmp_path):
 
 
 def test_a_link_cut_for_good_costs_the_deadline(live_search, tmp_path):
-    search, opened = live_search(limits=RoundLimits(deadline_s=4))
+    search, opened = live_search(limits=RoundLimits(deadline_s=3))
     running = InBackground(search, tmp_path, opened)
     running.wait_for_bytes("down", size_of(search) // 2)
     running.engine()._network.cut(SLOW)
@@ -224,7 +227,7 @@ def test_a_link_cut_for_good_costs_the_deadline(live_search, tmp_path):
     assert set(failures_of(run)) == {"late"}
     rounds = run.rounds()
     assert (rounds["replies"] == CLIENTS - 1).all()
-    assert rounds["duration_s"].between(3.9, 8).sum() >= len(rounds) - 1
+    assert rounds["duration_s"].between(2.9, 7).sum() >= len(rounds) - 1
 
 
 # ---------------------------------------------------------------------- processes
@@ -244,6 +247,8 @@ def test_a_killed_superlink_is_a_clear_error_and_the_run_resumes(live_search, tm
 
 def test_a_killed_notebook_leaves_a_run_that_resumes_on_a_new_testbed(live_search, tmp_path):
     search, opened = live_search()
+    if isinstance(search.testbed, CoreTestbed):
+        pytest.skip("gRPC, which speaks to a core-daemon, does not survive a fork")
     process = os.fork()
     if process == 0:
         try:

@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from workbench.testbed import cleanup, image, linux, probe
@@ -41,10 +42,10 @@ def test_two_testbeds_do_not_disturb_each_other(live_testbed, fleet_of, connecte
             assert far.recv(100) == b"still fine"
 
 
-def seen_on_the_host():
+def seen_on_the_host(missing):
     """What an administrator sees of the host's network, without counters."""
     if shutil.which("ip") is None or shutil.which("tc") is None:
-        pytest.skip("there is no ip or tc to look with")
+        missing("namespaces", "there is no ip or tc to look with")
     commands = [
         ["ip", "-oneline", "link"],
         ["ip", "-oneline", "address"],
@@ -53,25 +54,38 @@ def seen_on_the_host():
         ["tc", "qdisc", "show"],
     ]
     shown = [subprocess.run(each, capture_output=True, check=True).stdout for each in commands]
-    listening = []
-    for table in ("tcp", "tcp6", "udp", "udp6"):
-        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        listening += [line.split()[1:4:2] for line in lines]
-    open_ports = sorted(entry for entry in listening if entry[1] in {"0A", "07"})
     named = [line.split()[7:] for line in Path("/proc/net/unix").read_text().splitlines()]
-    return shown, open_ports, {name for names in named for name in names if "wb-" in name}
+    return shown, ports_of_ours(), {name for names in named for name in names if "wb-" in name}
 
 
-def test_the_host_is_not_touched(live_testbed, fleet_of, connected, request):
+def ports_of_ours():
+    """Return the ports at which this process, its children or a testbed listens on the host."""
+    ports = {}
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *_, inode = line.split()[:10]
+            if state in {"0A", "07"}:
+                ports[f"socket:[{inode}]"] = (table, address)
+    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    ours |= {each for each in linux.processes() if linux.process_name(each).startswith("wb-")}
+    found = set()
+    for process in ours:
+        for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+            with suppress(OSError):
+                found.add(ports.get(str(descriptor.readlink())))
+    return found - {None}
+
+
+def test_the_host_is_not_touched(live_testbed, fleet_of, connected, request, missing):
     if request.node.get_closest_marker("core"):
         pytest.skip("CORE keeps its switches in the host's own network")
-    before = seen_on_the_host()
+    before = seen_on_the_host(missing)
     with live_testbed().up(fleet_of([20e6, 5e6])) as net, connected(net, 1):
-        assert seen_on_the_host() == before
+        assert seen_on_the_host(missing) == before
         net.set_rate(0, 1e6)
         net.cut(1)
-        assert seen_on_the_host() == before
-    assert seen_on_the_host() == before
+        assert seen_on_the_host(missing) == before
+    assert seen_on_the_host(missing) == before
 
 
 # ---------------------------------------------------------------------- without root

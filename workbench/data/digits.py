@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from workbench.data.dataset import Dataset
 from workbench.data.sources import ArraySource
@@ -39,6 +38,8 @@ def load(root: str | Path | None = None, *, size: int = 32, channels: int = 1) -
     ValueError
         If an option is out of range.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # needs a second to be imported
+
     if root is not None:
         raise ValueError(f"root is {root}, but digits comes with scikit-learn and takes none")
     if size < 8:

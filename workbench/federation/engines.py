@@ -7,11 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from workbench.federation.container_engine import ContainerEngine
-from workbench.federation.joined import JoinedEngine
 from workbench.federation.local_grid import LocalGrid
 from workbench.federation.ray_engine import ray_grid
-from workbench.federation.superlink import LiveEngine
 from workbench.federation.timekeeping import Timekeeper, VirtualTime, WallTime
 from workbench.testbed.joined import JoinedNetwork
 from workbench.testbed.namespaces import NamespaceNetwork
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid
 
+    from workbench.federation.superlink import LiveEngine
     from workbench.testbed.base import Network
 
 
@@ -90,6 +88,8 @@ def open_engine(
             yield Engine(live.grid, WallTime(network), live.limits)
         return
     if isinstance(network, JoinedNetwork):
+        from workbench.federation.joined import JoinedEngine  # noqa: PLC0415  # imports Flower's API
+
         with JoinedEngine(network) as joined:
             yield Engine(joined.grid, WallTime(network))
         return
@@ -102,6 +102,10 @@ def live_engine(
     node_configs: Sequence[dict[str, Any]] | None = None,
 ) -> LiveEngine:
     """Return the engine for a live network whose SuperLink is its own; see `LiveEngine`."""
+    # Half a second of imports, which most searches and all clients can do without.
+    from workbench.federation.container_engine import ContainerEngine  # noqa: PLC0415
+    from workbench.federation.superlink import LiveEngine  # noqa: PLC0415
+
     if network.inside.in_containers:
         return ContainerEngine(network, client_app, node_configs)
     return LiveEngine(network, client_app, node_configs)

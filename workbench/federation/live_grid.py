@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
+from flwr.superlink.grid import HttpGrid
 
 from workbench.federation import wire
 
@@ -38,7 +39,7 @@ class SuperLinkLostError(ConnectionError):
     """The SuperLink does not answer any more, or has ended the run."""
 
 
-class LiveGrid(wire.HttpGrid):
+class LiveGrid(HttpGrid):
     """Drive one run of a SuperLink from this process.
 
     Parameters

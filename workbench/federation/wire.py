@@ -1,8 +1,9 @@
 """What live engines need of Flower's internals: clients for the SuperLink's three services.
 
-All of it is imported here and in `workbench.federation.flower`, which checks the version, and
-nowhere else. In Flower 1.41 Fleet (for nodes), Runtime (for a ServerApp) and Control (to start
-runs) are protobuf messages over HTTP on one port.
+All of it is imported here and in `workbench.federation.flower`, which checks the version; but for
+Flower's Grid, which `workbench.federation.live_grid` extends: it brings a database, and no node
+needs it. In Flower 1.41 Fleet (for nodes), Runtime (for a ServerApp) and Control (to start runs)
+are protobuf messages over HTTP on one port.
 """
 
 from __future__ import annotations
@@ -68,7 +69,6 @@ from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from httpcore._backends.sync import SyncStream
@@ -88,7 +88,6 @@ __all__ = [
     "ErrorCode",
     "Fab",
     "FleetHttpClient",
-    "HttpGrid",
     "Message",
     "Node",
     "NodeAuthHttpInterceptor",

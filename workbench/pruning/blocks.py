@@ -13,8 +13,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import pandas as pd
-
 from workbench.pruning.description import architecture, describe
 from workbench.pruning.structure import (
     Block,
@@ -24,13 +22,13 @@ from workbench.pruning.structure import (
     narrowed_blocks,
     narrowed_layers,
 )
-from workbench.pruning.ties import tied_layers
 from workbench.pruning.tracing import check_input_shape, trace
 from workbench.pruning.verification import verified
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from torch import nn
 
     from workbench.pruning.layers import Trace
@@ -124,6 +122,8 @@ class Blocks:
             }
             for name, reason in self.trace.unknown.items()
         ]
+        import pandas as pd  # noqa: PLC0415  # clients can do without
+
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
@@ -156,6 +156,9 @@ def find_blocks(model: nn.Module, input_shape: Sequence[int]) -> Blocks:
     found = _BY_ARCHITECTURE.get(key)
     if found is None:
         traced = trace(model, shape)
+        # Clients never come here; it loads what they can do without.
+        from workbench.pruning.ties import tied_layers  # noqa: PLC0415
+
         found = Blocks(traced, verified(model, traced, tied_layers(model, traced)))
     _keep(key, found)
     remember(model, found)

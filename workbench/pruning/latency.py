@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -29,6 +28,7 @@ from workbench.pruning.tracing import trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
     from torch import nn
 
@@ -163,6 +163,8 @@ class LatencyTable:
 
     def check(self, model: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
         """Compare the table with the whole network, measured now: one row, times in seconds."""
+        import pandas as pd  # noqa: PLC0415  # clients can do without
+
         predicted = self.predict(model, input_shape)
         measured = measured_latency(model, input_shape, self.batch_size)
         return pd.DataFrame(
