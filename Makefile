@@ -9,6 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_RAY := $(VENV)/.installed-ray
 PINS := environments/constraints.txt
+JOBS := 3
 PIP := $(RUN) -m pip --disable-pip-version-check
 QUICKSTART := notebooks/00_quickstart.ipynb
 
@@ -30,7 +31,8 @@ help: ## say what can be made (default)
 	@echo 'PYTHON=/path/to/python    the Python (3.11 or newer) that .venv is made from'
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
-	@echo 'TESTS="tests/grouping"    for test: arguments for pytest'
+	@echo 'TESTS="tests/grouping"    for test: arguments for pytest, which then runs in one process'
+	@echo 'JOBS=3                    for test: processes that share all the tests'
 	@echo 'NAME=name PROFILE=laptop  for reproduce: one of them, at another profile'
 	@echo 'ONLY=name                 for bench: only the benchmarks whose file has this in its name'
 	@echo 'BASE=image                for image: what it is built on (bash, coreutils, the same Python)'
@@ -43,7 +45,7 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART))
 
 test: $(INSTALLED) ## run the tests
-	@$(RUN) -m pytest $(if $(TESTS),$(TESTS),-n 2 --dist loadgroup)
+	@$(if $(TESTS),$(RUN) -m pytest $(TESTS),OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadgroup)
 
 check: $(INSTALLED) ## lint, format, types, and notebooks without outputs
 	@$(RUN) -m ruff check .

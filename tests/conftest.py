@@ -30,17 +30,22 @@ LIVE = ("namespaces", "docker", "core")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run side by side where pytest is told to (``-n 2 --dist loadgroup``).
+    """Say what may run side by side where pytest is told to (``-n 3 --dist loadgroup``).
 
-    Live tests run one after the other: they measure links, and look at what is left on the host.
-    They mostly wait, which leaves the processor to the others. Of these, the ones of a file stay
-    together, for what they share; notebooks share nothing.
+    Live tests measure links and look at what is left on the host, so they run one after the other.
+    They mostly wait, which leaves the processor to the others; searches on live testbeds measure
+    nothing and run beside them. All other tests stay with those of their file, for what these
+    share; notebooks share nothing.
     """
     for item in items:
-        if any(item.get_closest_marker(kind) for kind in LIVE):
+        file = item.nodeid.partition("::")[0]
+        live = [kind for kind in LIVE if item.get_closest_marker(kind)]
+        if live and (live == ["core"] or not file.startswith("tests/search/")):
             item.add_marker(pytest.mark.xdist_group("live"))
+        elif live:
+            item.add_marker(pytest.mark.xdist_group("live searches"))
         elif not item.name.startswith("test_notebook_runs"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+            item.add_marker(pytest.mark.xdist_group(file))
 
 
 @pytest.fixture(scope="session")

@@ -284,8 +284,8 @@ def test_the_projects_notebooks_are_fit_to_be_committed() -> None:
     assert notebooks.faults(FOLDER) == []
 
 
-LIVE = ("12_network", "13_live_search", "14_core_docker")
-"""Notebooks that put up live networks."""
+MEASURES = "12_network"
+"""The notebook that measures links: it is run with the live tests."""
 
 
 def projects_notebooks() -> list[object]:
@@ -294,7 +294,7 @@ def projects_notebooks() -> list[object]:
         pytest.param(
             path,
             id=path.relative_to(FOLDER).with_suffix("").as_posix(),
-            marks=[pytest.mark.namespaces] if path.stem in LIVE else [],
+            marks=[pytest.mark.namespaces] if path.stem == MEASURES else [],
         )
         for path in notebooks.notebook_paths(FOLDER)
     ]

@@ -217,17 +217,19 @@ def test_a_link_cut_for_20_s_costs_only_time(live_search, tmp_path):
 
 
 def test_a_link_cut_for_good_costs_the_deadline(live_search, tmp_path):
-    search, opened = live_search(limits=RoundLimits(deadline_s=3))
+    search, opened = live_search(limits=RoundLimits(deadline_s=6))
     running = InBackground(search, tmp_path, opened)
     running.wait_for_bytes("down", size_of(search) // 2)
     running.engine()._network.cut(SLOW)
+    running.wait_for_rounds(tmp_path, 2)  # the second one is of the first iteration
+    search.stop()
     assert running.join(100) is None
     run = Run(tmp_path)
-    assert run.finished
     assert set(failures_of(run)) == {"late"}
     rounds = run.rounds()
+    assert len(rounds) >= 2
     assert (rounds["replies"] == CLIENTS - 1).all()
-    assert rounds["duration_s"].between(2.9, 7).sum() >= len(rounds) - 1
+    assert (rounds["duration_s"] >= 5.9).all()
 
 
 # ---------------------------------------------------------------------- processes

@@ -54,8 +54,7 @@ def seen_on_the_host(missing):
         ["tc", "qdisc", "show"],
     ]
     shown = [subprocess.run(each, capture_output=True, check=True).stdout for each in commands]
-    named = [line.split()[7:] for line in Path("/proc/net/unix").read_text().splitlines()]
-    return shown, ports_of_ours(), {name for names in named for name in names if "wb-" in name}
+    return shown, ports_of_ours()
 
 
 def ports_of_ours():
@@ -85,6 +84,7 @@ def test_the_host_is_not_touched(live_testbed, fleet_of, connected, request, mis
         net.set_rate(0, 1e6)
         net.cut(1)
         assert seen_on_the_host(missing) == before
+        assert net.inside.mark not in Path("/proc/net/unix").read_text()
     assert seen_on_the_host(missing) == before
 
 
@@ -203,15 +203,19 @@ def container_names() -> list[str]:
         engine.close()
 
 
-def namespaces() -> set[int]:
-    """Return the network namespaces in which any process is."""
+def inhabited(named: str = "") -> set[int]:
+    """Return the network namespaces in which any process is, or one whose name begins so."""
     found = set()
     for process in linux.processes():
-        try:
-            found.add(linux.namespace_id("net", process))
-        except OSError:
-            continue
+        if linux.process_name(process).startswith(named):
+            with suppress(OSError):
+                found.add(linux.namespace_id("net", process))
     return found
+
+
+def namespaces(mark: str) -> set[int]:
+    """Return the network namespaces of a testbed that is up; others may be up beside it."""
+    return inhabited(mark) - {linux.namespace_id("net")}
 
 
 @pytest.fixture
@@ -262,38 +266,42 @@ def in_another_process(put_up_and):
 
 
 def test_nothing_is_left_after_the_with_block(put_up_and):
-    before, marks = namespaces(), []
-    put_up_and(lambda net: marks.append(net.inside.mark))
-    assert remains(marks[0]) == []
-    assert namespaces() <= before
+    seen = []
+    put_up_and(lambda net: seen.extend([net.inside.mark, namespaces(net.inside.mark)]))
+    mark, its = seen
+    assert its
+    assert remains(mark) == []
+    assert not inhabited() & its
 
 
 def test_nothing_is_left_after_an_exception(put_up_and):
-    before, marks = namespaces(), []
+    seen = []
 
     def fail(net):
-        marks.append(net.inside.mark)
+        seen.extend([net.inside.mark, namespaces(net.inside.mark)])
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         put_up_and(fail)
-    assert remains(marks[0]) == []
-    assert namespaces() <= before
+    mark, its = seen
+    assert its
+    assert remains(mark) == []
+    assert not inhabited() & its
 
 
 @pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_signal(put_up_and, number, wait_until):
-    before = namespaces()
     process, mark = in_another_process(put_up_and)
     assert len(remains(mark)) >= 6  # two keepers, three clients, a folder
-    assert len(namespaces()) > len(before)
+    its = namespaces(mark)
+    assert its
     os.kill(process, number)
     _, status = os.waitpid(process, 0)
     expected = 3 if number == signal.SIGINT else -number
     assert os.waitstatus_to_exitcode(status) == expected
     wait_until(lambda: remains(mark) == [])
-    wait_until(lambda: namespaces() <= before)
+    wait_until(lambda: not inhabited() & its)
 
 
 @pytest.mark.usefixtures("forks")

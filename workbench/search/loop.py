@@ -40,9 +40,11 @@ class Loop:
             self._pretrain(state)
         while state.phase == "search":
             reason = self._reason_to_stop(state)
-            if reason is None and (candidates := self._propose(state)):
-                self._iterate(state, candidates)
-                continue
+            if reason is None:
+                self._work.control.check()  # who stops or pauses now does not wait for candidates
+                if candidates := self._propose(state):
+                    self._iterate(state, candidates)
+                    continue
             state.phase = "tune" if self._work.search.policy.tune_rounds else "done"
             self._work.event(state, "stop", reason=reason or "no block can be pruned any further")
             self._work.checkpoint(state)

@@ -74,6 +74,7 @@ class Workspace:
         self._began = time.monotonic()
         self.grouping = self.search.grouping
         self._link_changes: deque[LinkChange] = deque()
+        self._costs: dict[tuple[str, bool], Cost] = {}
         self.network.on_change(self._heard)
 
     # ------------------------------------------------------------------ clients and groups
@@ -123,11 +124,16 @@ class Workspace:
         return self.search.dataset.input_shape
 
     def cost_of(self, description: str) -> Cost:
-        """Return what an architecture costs."""
+        """Return what an architecture costs; it is worked out once."""
         netadapt = self.search.netadapt
-        if "latency" in netadapt.budgets:
-            return netadapt.cost(codec.build(description), self.input_shape)
-        return codec.described_cost(description)
+        timed = "latency" in netadapt.budgets
+        if (description, timed) not in self._costs:
+            self._costs[description, timed] = (
+                netadapt.cost(codec.build(description), self.input_shape)
+                if timed
+                else codec.described_cost(description)
+            )
+        return self._costs[description, timed]
 
     def whole_model(self) -> Job:
         """Return the global model as a job."""
