@@ -29,6 +29,9 @@ _SETTINGS = {
     # Packets that a cut link drops where they are sent are tried again every 0.5 s: the usual 15
     # attempts are over in 8 s. Programs know better for how long to wait.
     "ipv4/tcp_retries2": "255",
+    # The same for connections that are closed: a server that answers over a link that has just been
+    # cut, and closes, would else give the answer up after 11 s, and its client wait for ever.
+    "ipv4/tcp_orphan_retries": "255",
     # Keep IPv6 from greeting every other client: 210 links would all get 210 greetings.
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",
