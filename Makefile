@@ -27,7 +27,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 help: ## say what can be made (default)
 	@echo 'Usage: make TARGET [NAME=VALUE ...]'
-	@sed -n 's/^\([a-z]*\):[^#]*## /  \1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## /  \1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-9s %s\n", $$1, $$2 }'
 	@echo 'PYTHON=/path/to/python    the Python (3.11 or newer) that .venv is made from'
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
@@ -44,6 +44,7 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	@PLOTLY_RENDERER=plotly_mimetype $(RUN) -m jupyterlab $(ROOT_MAY) $(LAB) \
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(notdir $(QUICKSTART))
 
+# Several processes with several threads each would get into each other's way.
 test: $(INSTALLED) ## run the tests
 	@$(if $(TESTS),$(RUN) -m pytest $(TESTS),OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist loadgroup)
 

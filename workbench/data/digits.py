@@ -38,14 +38,14 @@ def load(root: str | Path | None = None, *, size: int = 32, channels: int = 1) -
     ValueError
         If an option is out of range.
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415  # needs a second to be imported
-
     if root is not None:
         raise ValueError(f"root is {root}, but digits comes with scikit-learn and takes none")
     if size < 8:
         raise ValueError(f"size is {size}, but must be at least 8")
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}, but must be 1 or 3")
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # needs a second to be imported
+
     bunch = load_digits()
     # 0 to 16 in the original.
     grey = torch.from_numpy(bunch.images).float().unsqueeze(1) * (255 / 16)

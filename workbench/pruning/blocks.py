@@ -87,6 +87,8 @@ class Blocks:
 
         Layers with weights that no block has (a norm on the input) have a row of their own.
         """
+        import pandas as pd  # noqa: PLC0415  # clients can do without
+
         rows = [
             {
                 "block": block.name,
@@ -122,8 +124,6 @@ class Blocks:
             }
             for name, reason in self.trace.unknown.items()
         ]
-        import pandas as pd  # noqa: PLC0415  # clients can do without
-
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
