@@ -203,19 +203,24 @@ def container_names() -> list[str]:
         engine.close()
 
 
-def inhabited(named: str = "") -> set[int]:
-    """Return the network namespaces in which any process is, or one whose name begins so."""
-    found = set()
+def inhabitants(mark: str) -> set[tuple[int, int]]:
+    """Return all processes in the namespaces of a testbed that is up: (number, start time).
+
+    Numbers of namespaces are used again at once, when others have testbeds up at the same time.
+    """
+    spaces: dict[int, set[int]] = {}
     for process in linux.processes():
-        if linux.process_name(process).startswith(named):
-            with suppress(OSError):
-                found.add(linux.namespace_id("net", process))
-    return found
+        with suppress(OSError):
+            spaces.setdefault(linux.namespace_id("net", process), set()).add(process)
+    here = linux.namespace_id("net")
+    named = {each for each in linux.processes() if linux.process_name(each).startswith(mark)}
+    inside = [found for space, found in spaces.items() if space != here and found & named]
+    return {(process, linux.start_time(process)) for found in inside for process in found}
 
 
-def namespaces(mark: str) -> set[int]:
-    """Return the network namespaces of a testbed that is up; others may be up beside it."""
-    return inhabited(mark) - {linux.namespace_id("net")}
+def alive(processes: set[tuple[int, int]]) -> bool:
+    """Tell whether any of these processes still runs."""
+    return any(linux.start_time(process) == started for process, started in processes)
 
 
 @pytest.fixture
@@ -267,18 +272,18 @@ def in_another_process(put_up_and):
 
 def test_nothing_is_left_after_the_with_block(put_up_and):
     seen = []
-    put_up_and(lambda net: seen.extend([net.inside.mark, namespaces(net.inside.mark)]))
+    put_up_and(lambda net: seen.extend([net.inside.mark, inhabitants(net.inside.mark)]))
     mark, its = seen
     assert its
     assert remains(mark) == []
-    assert not inhabited() & its
+    assert not alive(its)
 
 
 def test_nothing_is_left_after_an_exception(put_up_and):
     seen = []
 
     def fail(net):
-        seen.extend([net.inside.mark, namespaces(net.inside.mark)])
+        seen.extend([net.inside.mark, inhabitants(net.inside.mark)])
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -286,7 +291,7 @@ def test_nothing_is_left_after_an_exception(put_up_and):
     mark, its = seen
     assert its
     assert remains(mark) == []
-    assert not inhabited() & its
+    assert not alive(its)
 
 
 @pytest.mark.usefixtures("forks")
@@ -294,14 +299,14 @@ def test_nothing_is_left_after_an_exception(put_up_and):
 def test_nothing_is_left_after_a_signal(put_up_and, number, wait_until):
     process, mark = in_another_process(put_up_and)
     assert len(remains(mark)) >= 6  # two keepers, three clients, a folder
-    its = namespaces(mark)
-    assert its
+    its = inhabitants(mark)
+    assert alive(its)
     os.kill(process, number)
     _, status = os.waitpid(process, 0)
     expected = 3 if number == signal.SIGINT else -number
     assert os.waitstatus_to_exitcode(status) == expected
     wait_until(lambda: remains(mark) == [])
-    wait_until(lambda: not inhabited() & its)
+    wait_until(lambda: not alive(its))
 
 
 @pytest.mark.usefixtures("forks")
