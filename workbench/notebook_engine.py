@@ -61,7 +61,7 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
         )
         # The data of a figure alone: the report brings plotly.js once, JupyterLab has its own.
         environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype"}
-        client.execute(env=environment, transport_encryption="auto")
+        client.execute(env=environment)
 
 
 papermill_engines.register(ENGINE_NAME, _Engine)

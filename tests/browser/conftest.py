@@ -161,6 +161,13 @@ class Visit:
             done = cells.nth(n).locator(".jp-InputPrompt")
             expect(done).to_have_text(re.compile(r"\[\d+\]:"), timeout=RUN_MS)
 
+    def run_in_new_cell(self, source: str) -> None:
+        """Type code into the empty cell at the end and run it, without waiting for its end."""
+        editor = self.page.locator(".jp-Notebook .jp-CodeCell").last.locator(".cm-content")
+        editor.click()
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Shift+Enter")
+
     def tab(self, name: str) -> None:
         """Show a tab of the panel."""
         self.page.locator(
@@ -215,8 +222,11 @@ class Visit:
 
 
 @pytest.fixture
-def visit(lab: Lab, chromium: Browser) -> Iterator[Visit]:
-    """Return a page; the test fails if its console told of an error."""
+def visit(lab: Lab, chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Return a page; the test fails if its console told of an error.
+
+    How the page looked at the end of a test is kept under the test's name.
+    """
     context = chromium.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -229,7 +239,7 @@ def visit(lab: Lab, chromium: Browser) -> Iterator[Visit]:
     page.on("console", listen)
     page.on("pageerror", lambda error: visited.errors.append(str(error)))
     yield visited
-    visited.shot("last")
+    visited.shot(request.node.originalname)
     for session in json.loads(lab.call("api/sessions")):  # a kernel less for the next test
         lab.call(f"api/sessions/{session['id']}", "DELETE")
     page.close()

@@ -186,6 +186,8 @@ def test_a_rate_that_is_set_is_measured_on_the_live_testbed(visit: Visit) -> Non
     visit.button("Start").click()
     visit.tab("Network")
     visit.page.get_by_text("A NamespaceNetwork is up").wait_for()
+    # What is typed and then clicked is done in this order, also by a kernel that was busy.
+    visit.run_in_new_cell("import time; time.sleep(4)")
     retype(visit.control("Rate (Mbit/s)").locator("input"), "1.25")
     visit.button("Set rate").click()
     visit.page.get_by_text("search.network.set_rate('client-0', 1.25e+06)").wait_for()

@@ -52,6 +52,11 @@ class Panel(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     ----------
     fleet, grouping, network, search, runs
         The tabs; each control of theirs is an attribute, such as ``panel.grouping.coeff``.
+
+    Notes
+    -----
+    Jupyter hands on what a person does once no cell runs: start a search with the panel or with
+    ``search.start()``, both of which leave the kernel free, rather than with ``search.run()``.
     """
 
     def __init__(

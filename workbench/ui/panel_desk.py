@@ -122,10 +122,6 @@ class Desk:
         """Show the line of code that does what a control just did."""
         self.code.value = f"<span>The same in code:</span> <code>{html.escape(code)}</code>"
 
-    def say(self, text: str) -> None:
-        """Show a message that is no error."""
-        self.message.value = f'<div role="status">{html.escape(text)}</div>'
-
     def complain(self, error: BaseException) -> None:
         """Show an error in words."""
         words = html.escape(in_words(error))
