@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import socket
 import threading
@@ -50,6 +51,11 @@ def busy(*directions):
 # ---------------------------------------------------------------------- links
 
 
+def rate_between(one, other):
+    """Return bit/s between two marks (begin, bits, end): too few if reading them took long."""
+    return (other[1] - one[1]) / (other[2] - one[0])
+
+
 def test_links_carry_their_rate_in_each_direction(live_testbed, fleet_of, connected):
     rates = [2.5e6, 20e6, 100e6]
     down, up = np.array(rates), np.array(rates) * 0.8
@@ -57,8 +63,8 @@ def test_links_carry_their_rate_in_each_direction(live_testbed, fleet_of, connec
     with live_testbed().up(fleet_of(rates)) as net:
         for client, rate in enumerate(up):
             net.set_rate(client, rate, "up")
-        best = {"down": np.zeros(3), "up": np.zeros(3)}
-        for way, rate in best.items():
+        whole, best = {}, {}
+        for way in ("down", "up"):
             with (
                 connected(net, 0, 7000) as first,
                 connected(net, 1, 7001) as second,
@@ -68,15 +74,17 @@ def test_links_carry_their_rate_in_each_direction(live_testbed, fleet_of, connec
                 ends = pairs if way == "up" else [pair[::-1] for pair in pairs]
                 with busy(*ends):
                     time.sleep(0.5)  # what the buckets had saved up is gone
-                    for _ in range(5):  # a busy machine cannot always send enough
-                        before, begin = net.carried_bytes(way), time.monotonic()
+                    marks = []
+                    for _ in range(6):
+                        begin = time.monotonic()
+                        marks.append((begin, net.carried_bytes(way) * 8, time.monotonic()))
                         time.sleep(0.4)
-                        carried = (net.carried_bytes(way) - before) * 8
-                        np.maximum(rate, carried / (time.monotonic() - begin), out=rate)
                     tables[way] = net.links(window_s=1)
-        np.testing.assert_allclose(best["down"], down, rtol=0.02)
-        np.testing.assert_allclose(best["up"], up, rtol=0.02)
+            whole[way] = rate_between(marks[0], marks[-1])
+            best[way] = np.max([rate_between(*pair) for pair in itertools.pairwise(marks)], axis=0)
     for way, rate in (("down", down), ("up", up)):
+        assert (whole[way] < 1.02 * rate).all(), whole
+        assert (best[way] > 0.98 * rate).all(), best  # a busy machine cannot always send enough
         np.testing.assert_array_equal(tables[way][f"requested_{way}_bps"], rate)
         assert (tables[way][f"measured_{way}_bps"] > 0.3 * rate).all()
         assert (tables[way][f"measured_{way}_bps"] < 1.05 * rate).all()
