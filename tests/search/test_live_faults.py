@@ -220,9 +220,12 @@ def test_a_link_cut_for_good_costs_the_deadline(live_search, tmp_path):
     search, opened = live_search(limits=RoundLimits(deadline_s=10))
     running = InBackground(search, tmp_path, opened)
     running.wait_for_bytes("down", size_of(search) // 2)
-    running.engine()._network.cut(SLOW)
+    network = running.engine()._network
+    network.cut(SLOW)
     running.wait_for_rounds(tmp_path, 2)  # the second one is of the first iteration
     search.stop()
+    network.heal(SLOW)  # two rounds are enough; what remains need not wait as well
+    network.set_rate(SLOW, 50e6)
     assert running.join(100) is None
     run = Run(tmp_path)
     assert set(failures_of(run)) == {"late"}

@@ -44,8 +44,9 @@ def test_the_search_shrinks_the_network(search: Callable[..., Search], tmp_path:
     for iteration in (1, 2):
         target = table["macs"][iteration - 1] - 0.1 * initial * 0.96 ** (iteration - 1)
         assert table["macs"][iteration] <= target
-        model = run.model(iteration)
-        assert cost_of(model, (1, 32, 32)).macs == table["macs"][iteration]
+        built = cost_of(run.model(iteration), (1, 32, 32))
+        assert built.macs == table["macs"][iteration]
+        assert built.size_bytes == table["size_bytes"][iteration]
     assert table["accuracy"].between(0, 1).all()
     assert (table["duration_s"] > 0).all()
 

@@ -143,6 +143,8 @@ class Workspace:
         """Return a candidate as a job; its tensors are built here."""
         module = candidate.build()
         description = codec.describe(module, self.input_shape)
+        if candidate.cost.latency_s is None:
+            self._costs[description, False] = candidate.cost
         return Job(number, description, payload.flatten(module), candidate.cost.macs)
 
     def save_model(self, name: str, description: str, weights: payload.Flat) -> None:
