@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_RAY := $(VENV)/.installed-ray
 PINS := environments/constraints.txt
-JOBS := 2
+JOBS := 3
 PIP := $(RUN) -m pip --disable-pip-version-check
 QUICKSTART := notebooks/00_quickstart.ipynb
 
@@ -32,7 +32,7 @@ help: ## say what can be made (default)
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'
 	@echo 'TESTS="tests/grouping"    for test: arguments for pytest, which then runs in one process'
-	@echo 'JOBS=2                    for test: processes that share all the tests'
+	@echo 'JOBS=3                    for test: processes that share all the tests'
 	@echo 'NAME=name PROFILE=laptop  for reproduce: one of them, at another profile'
 	@echo 'ONLY=name                 for bench: only the benchmarks whose file has this in its name'
 	@echo 'BASE=image                for image: what it is built on (bash, coreutils, the same Python)'

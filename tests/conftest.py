@@ -30,7 +30,7 @@ LIVE = ("namespaces", "docker", "core")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run side by side where pytest is told to (``-n 2 --dist loadgroup``).
+    """Say what may run side by side where pytest is told to (``-n 3 --dist loadgroup``).
 
     Live tests measure links and look at what is left on the host, so they run one after the other.
     They mostly wait, which leaves the processor to the others; searches on live testbeds measure

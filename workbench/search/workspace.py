@@ -143,7 +143,7 @@ class Workspace:
         """Return a candidate as a job; its tensors are built here."""
         module = candidate.build()
         description = codec.describe(module, self.input_shape)
-        if candidate.cost.latency_s is None:
+        if candidate.cost.latency_s is None:  # else it may differ in its last digits
             self._costs[description, False] = candidate.cost
         return Job(number, description, payload.flatten(module), candidate.cost.macs)
 
