@@ -233,7 +233,7 @@ def visit(lab: Lab, chromium: Browser, request: pytest.FixtureRequest) -> Iterat
     visited = Visit(page, lab)
 
     def listen(message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" or message.text.startswith("WARN:"):  # so says plotly.js
             visited.errors.append(f"{message.text} ({message.location.get('url', '')})")
 
     page.on("console", listen)

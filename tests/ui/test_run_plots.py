@@ -78,7 +78,11 @@ def test_a_fleet() -> None:
 
 def test_compared_shows_every_measure() -> None:
     figure = wb.plots.compared(["a", "b"], {"x": [1.0, 2.0], "y": [3.0, 0.0]}, "title")
-    assert [list(trace.y) for trace in figure.data] == [[1, 2], [3, 0]]
+    bars = [(trace.xaxis, trace.name, *trace.y) for trace in figure.data]
+    assert bars == [("x", "a", 1), ("x", "b", 2), ("x2", "a", 3), ("x2", "b", 0)]
+    # plotly.js has no pattern for a list of colours.
+    looks = [(trace.marker.color, trace.marker.pattern.shape) for trace in figure.data]
+    assert len(set(looks)) == 2
 
 
 def test_figures_are_plain(run: wb.Run, tmp_path: Path) -> None:

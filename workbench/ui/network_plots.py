@@ -88,10 +88,7 @@ def transfers(table: pd.DataFrame) -> go.Figure:
                 x=list(table.index),
                 y=table[column],
                 name=str(column),
-                marker={
-                    "color": style.colour(number),
-                    "pattern": {"shape": ("", "/", ".", "x")[number % 4]},
-                },
+                marker=style.bar(number),
                 hovertemplate="%{x}: %{y:.2f} s<extra></extra>",
             )
         )

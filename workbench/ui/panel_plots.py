@@ -37,13 +37,12 @@ def duration_bars(
     traces = []
     for number, (name, grouping) in enumerate(groupings.items()):
         seconds = grouping.round_duration_s(sizes_bytes)
-        pattern = {"shape": ("", "/", ".", "x")[number % 4]}
         traces.append(
             {
                 "x": [str(group) for group in range(grouping.groups)],
                 "y": np.where(np.isfinite(seconds), seconds, np.nan),
                 "name": name,
-                "marker": {"color": style.colour(number), "pattern": pattern},
+                "marker": style.bar(number),
                 "hovertemplate": f"{name}, group %{{x}}: %{{y:.2f}} s<extra></extra>",
             }
         )

@@ -35,7 +35,7 @@ def beside_published(table: pd.DataFrame, title: str) -> go.Figure:
                 y=values,
                 name=name,
                 error_y={"array": table["spread"].astype(float), "visible": column == "reproduced"},
-                marker={"color": style.colour(number), "pattern": {"shape": ("", "/")[number]}},
+                marker=style.bar(number),
                 text=[f"{value:.4g}" if value == value else "" for value in values],  # noqa: PLR0124 - NaN
                 textposition="outside",
                 cliponaxis=False,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from workbench.pruning.cost import Cost
     from workbench.pruning.netadapt import NetAdapt
 
-PATTERNS = ("", "/", ".", "x")
-
 
 def candidate_costs(candidates: Sequence[Candidate], initial: Cost) -> go.Figure:
     """Show what is left of MACs and bytes for each candidate, in percent of one network."""
@@ -37,7 +35,7 @@ def candidate_costs(candidates: Sequence[Candidate], initial: Cost) -> go.Figure
                 y=[each.block for each in candidates],
                 name=name,
                 orientation="h",
-                marker={"color": style.colour(number), "pattern": {"shape": PATTERNS[number]}},
+                marker=style.bar(number),
                 text=[each.status for each in candidates],
                 hovertemplate="%{y}: %{x:.1f}% of the " + name + " (%{text})<extra></extra>",
                 textposition="none",
@@ -157,7 +155,7 @@ def widths(by_method: Mapping[str, Mapping[str, int]], initial: Mapping[str, int
                 x=list(initial),
                 y=[100 * kept.get(block, width) / width for block, width in initial.items()],
                 name=name,
-                marker={"color": style.colour(number), "pattern": {"shape": PATTERNS[number % 4]}},
+                marker=style.bar(number),
                 hovertemplate="%{x}: %{y:.0f}%<extra>" + name + "</extra>",
             )
         )

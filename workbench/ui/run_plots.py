@@ -151,7 +151,7 @@ def candidates(run: Run, iteration: int) -> go.Figure:
                 y=part["block"],
                 orientation="h",
                 name=name,
-                marker={"color": style.colour(number), "pattern": {"shape": ("", "/")[number]}},
+                marker=style.bar(number),
                 customdata=np.stack([part["macs"] / 1e6, part["size_bytes"] / 1e6], axis=-1),
                 hovertemplate="%{y}: accuracy %{x:.3f}<br>%{customdata[0]:.2f} MMACs, "
                 "%{customdata[1]:.2f} MB<extra></extra>",
@@ -186,24 +186,24 @@ def compared(names: Sequence[str], values: Mapping[str, Sequence[float]], title:
     """Show several figures of merit side by side: one bar a name, one panel a measure."""
     shown = make_subplots(rows=1, cols=len(values), subplot_titles=list(values))
     for column, series in enumerate(values.values(), start=1):
-        shown.add_trace(
-            go.Bar(
-                x=list(names),
-                y=list(series),
-                marker={
-                    "color": [style.colour(number) for number in range(len(names))],
-                    "pattern": {"shape": ["", "/", "x", ".", "+"][: len(names)]},
-                },
-                text=[f"{value:,.4g}" for value in series],
-                textposition="outside",
-                cliponaxis=False,
-                showlegend=False,
-            ),
-            row=1,
-            col=column,
-        )
+        for number, (name, value) in enumerate(zip(names, series, strict=True)):
+            shown.add_trace(
+                go.Bar(
+                    x=[name],
+                    y=[value],
+                    name=name,
+                    marker=style.bar(number),
+                    text=[f"{value:,.4g}"],
+                    textposition="outside",
+                    cliponaxis=False,
+                    showlegend=False,
+                ),
+                row=1,
+                col=column,
+            )
         shown.update_yaxes(range=[0, 1.15 * max(series, default=1)], row=1, col=column)
     _dress(shown, title)
+    shown.update_layout(barmode="overlay")
     return shown
 
 

@@ -1,7 +1,7 @@
 """One look for all figures: colours that colour-blind people can tell apart, and shapes too.
 
 The palette is that of M. Okabe and K. Ito, 2008; wherever colour tells things apart, the marker's
-shape or the line's dash does so as well.
+shape, the bar's pattern or the line's dash does so as well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
+PATTERNS = ("", "/", "x", ".", "+", "\\", "-", "|")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 RATES = tuple(digit * 10.0**power for power in range(-3, 5) for digit in (1, 2, 5))
@@ -28,6 +29,11 @@ def colour(number: int) -> str:
 def symbol(number: int) -> str:
     """Return the marker of the n-th thing."""
     return SYMBOLS[number % len(SYMBOLS)]
+
+
+def bar(number: int) -> dict[str, object]:
+    """Return the marker of the n-th set of bars."""
+    return {"color": colour(number), "pattern": {"shape": PATTERNS[number % len(PATTERNS)]}}
 
 
 def dash(number: int) -> str:
