@@ -111,7 +111,7 @@ def test_help_and_unknown_commands_run_as_a_module() -> None:
 
 
 def test_benchmarks_are_collected_and_checked() -> None:
-    from tests.benchmarks.__main__ import check_row, table
+    from tests.benchmarks.rows import check_row, table
 
     row = {"name": "n", "median": 1.5, "unit": "s", "peer": "p", "ratio": 2, "goal": ">= 1x"}
     assert list(check_row(dict(reversed(row.items())))) == list(row)
