@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from torch import nn
 
-from workbench.federation import flower, live_grid, wire
+from workbench.federation import flower, light_node, live_grid, wire
+from workbench.federation.client import make_client_app
 from workbench.federation.light_node import LightNode
 from workbench.federation.live_grid import LiveGrid, SuperLinkLostError
 from workbench.federation.machine import too_much_for_superlink
+from workbench.pruning import codec
 
 NODE = 7
 
@@ -28,6 +31,23 @@ def a_message(seed=0, ttl=60.0) -> Message:
     numbers = np.random.default_rng(seed).random(300, dtype=np.float32)
     content = RecordDict({"weights": ArrayRecord({"float32": Array(numbers)})})
     return Message(content, NODE, "train", ttl=ttl)
+
+
+def test_a_node_does_not_keep_every_network_that_came_round(digits, small_fleet, monkeypatch):
+    monkeypatch.setattr(light_node, "_MODULE_BYTES", 30_000)
+    app = make_client_app(digits, small_fleet)
+    descriptions = [
+        codec.describe(nn.Sequential(nn.Flatten(), nn.Linear(1024, width)), digits.input_shape)
+        for width in (1, 2, 3, 4)
+    ]
+    for description in descriptions:
+        app.state.module(description)
+    assert list(app.state.modules) == descriptions
+    LightNode(app, {}, "127.0.0.1:1", wire.quick_keys())._client.close()
+    app.state.modules.clear()
+    for description in descriptions:
+        app.state.module(description)
+    assert list(app.state.modules) == descriptions[-2:]
 
 
 # ---------------------------------------------------------------------- a node's upload

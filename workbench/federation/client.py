@@ -53,6 +53,8 @@ class ClientState:
     lends_weights: bool = False
     """Whether a reply's weights may lie in the module's own memory: whoever runs the ClientApp
     sets this if it takes each reply in before the next message is executed."""
+    module_bytes: int = _CACHED_BYTES
+    """Room for modules that came round before; a process for each client needs less of it."""
     modules: OrderedDict[str, payload.FlatModule] = field(default_factory=OrderedDict)
     samples: OrderedDict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor]] = field(
         default_factory=OrderedDict
@@ -65,7 +67,7 @@ class ClientState:
             built = codec.build(description).to(self.device)
             self.modules[description] = payload.FlatModule(built)
             while len(self.modules) > _CACHED_MODELS and (
-                sum(module.nbytes for module in self.modules.values()) > _CACHED_BYTES
+                sum(module.nbytes for module in self.modules.values()) > self.module_bytes
             ):
                 self.modules.popitem(last=False)
         self.modules.move_to_end(description)

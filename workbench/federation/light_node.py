@@ -22,6 +22,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from workbench.federation import wire
+from workbench.federation.client import Clients
 from workbench.testbed import linux
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _ASK_ANYWAY_S = 20.0
 """A node asks this often without being told to, should a bell have been missed."""
 _CONNECTIONS = 2
+_MODULE_BYTES = 16 * 2**20
+"""Room for modules that came round before: a search makes new ones in every iteration."""
 
 
 class LightNode:
@@ -57,6 +60,8 @@ class LightNode:
         keys: Any,  # noqa: ANN401  # cryptography's key pair
     ) -> None:
         self._app = client_app
+        if isinstance(client_app, Clients):
+            client_app.state.module_bytes = _MODULE_BYTES
         self._config = node_config
         self._public = wire.public_key_to_bytes(keys[1])
         self._client = wire.Door(server, insecure=True).client(
@@ -143,7 +148,9 @@ class LightNode:
                 node=self._node, run_id=run_id, message_object_id=message_id
             )
             self._ask(self._client.ConfirmMessageReceived, confirm)
-            self._send(self._reply(message, run_id), run_id)
+            reply = self._reply(message, run_id)
+            del message  # a slow link takes its time, for which all others wait with their memory
+            self._send(reply, run_id)
         except (httpx.HTTPStatusError, wire.ObjectPullError) as error:
             # The message has expired or its run is over: nobody waits for the reply.
             print(f"message {message_id[:8]} was given up: {error}")  # noqa: T201  # to the log
