@@ -27,7 +27,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 help: ## say what can be made (default)
 	@echo 'Usage: make TARGET [NAME=VALUE ...]'
-	@sed -n 's/^\([a-z]*\):[^#]*## /  \1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## /  \1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-12s %s\n", $$1, $$2 }'
 	@echo 'PYTHON=/path/to/python    the Python (3.11 or newer) that .venv is made from'
 	@echo 'PARAMETERS="name=value"   for run: parameters of the quickstart, such as dataset=cifar10'
 	@echo 'LAB="--no-browser"        for lab: options of JupyterLab'

@@ -53,9 +53,8 @@ def stream(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
                     return
     except DAMAGE as error:
         _raise_if_of_the_disk(error)
-        raise ValueError(
-            f"{path} is damaged or cut off at {at} ({error}); fetch it again"
-        ) from error
+        why = str(error).partition("\n")[0].rstrip(":")  # tarfile tells of every method it tried
+        raise ValueError(f"{path} is damaged or cut off at {at} ({why}); fetch it again") from error
     raise ValueError(f"{path} is damaged, or has no {', '.join(sorted(missing))}")
 
 
