@@ -149,7 +149,7 @@ class LightNode:
             )
             self._ask(self._client.ConfirmMessageReceived, confirm)
             reply = self._reply(message, run_id)
-            del message  # a slow link takes its time, for which all others wait with their memory
+            del message  # else it fills memory for as long as a slow link takes for the reply
             self._send(reply, run_id)
         except (httpx.HTTPStatusError, wire.ObjectPullError) as error:
             # The message has expired or its run is over: nobody waits for the reply.
